@@ -1,0 +1,25 @@
+"""The chain, in the order data flows; importing a module registers its stages."""
+
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.pool import defect_free_pool
+from defect_pipeline.assets.masks import mask_bank  # isort: skip
+from defect_pipeline.assets.drivers import topological_drivers  # isort: skip
+from defect_pipeline.assets.concept import concept_weights  # isort: skip
+from defect_pipeline.assets.hypernetwork import hypernetwork_weights  # isort: skip
+from defect_pipeline.assets.synthesis import sadf_coco, sadf_images  # isort: skip
+from defect_pipeline.assets.fid import fid_report  # isort: skip
+from defect_pipeline.assets.segmentation import segmentation_report, segmentor  # isort: skip
+
+chain = [
+    inspection_images,
+    defect_free_pool,
+    mask_bank,
+    topological_drivers,
+    concept_weights,
+    hypernetwork_weights,
+    sadf_images,
+    fid_report,
+    sadf_coco,
+    segmentor,
+    segmentation_report,
+]

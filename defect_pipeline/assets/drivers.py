@@ -1,0 +1,105 @@
+"""Pool × masks and annotated images → topological drivers (paper A §3.3)."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+from torch import Tensor, from_numpy
+
+from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.drivers import class_colours, driver
+from defect_pipeline.imaging.io import read_image, read_mask
+from defect_pipeline.imaging.sheets import contact_sheet, save_png
+
+TRAINING, SYNTHESIS = "training", "synthesis"
+
+
+@stage(
+    parents=("inspection_images", "defect_free_pool", "mask_bank"),
+    settings=lambda pipeline: pipeline.settings.drivers,
+    group="drivers",
+    kinds={"opencv"},
+    partitioned=True,
+)
+def topological_drivers(build: Build) -> None:
+    """What the generator is told: structure in dark grey, defects in class colour. For training and for synthesis."""
+    settings, dataset = build.settings.drivers, build.dataset()
+    colours = class_colours(dataset.categories)
+
+    def make(image: np.ndarray, masks: list[tuple[str, np.ndarray]]) -> np.ndarray:
+        return driver(
+            image, masks, settings.size, colours,
+            downscale=settings.downscale, block=settings.block, offset=settings.offset,
+        )  # fmt: skip
+
+    train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
+    crops = list(
+        defect_crops(
+            dataset, train, build.defect_class, settings.size,
+            per_image=settings.crops, zoom=settings.zoom, seed=build.pipeline.seed,
+        )
+    )  # fmt: skip
+    if not crops:
+        raise PipelineError(
+            f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; "
+            "annotate more images of it, or take the class out."
+        )
+    (build.path / TRAINING).mkdir()
+    (build.path / SYNTHESIS).mkdir()
+    for k, crop in enumerate(crops):
+        save_png(build.path / TRAINING / f"{k:04d}.image.png", crop.image)
+        save_png(build.path / TRAINING / f"{k:04d}.driver.png", make(crop.image, crop.masks))
+        save_png(build.path / TRAINING / f"{k:04d}.mask.png", crop.mask().astype(np.uint8) * 255)
+    bank, pool = read_bank(build.parent("mask_bank").path), build.parent("defect_free_pool").path
+    for k, entry in enumerate(bank):
+        background = read_image(pool / entry.background)
+        save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make(background, entry.masks))
+        build.progress(k + 1, len(bank))
+    build.metadata |= {"training drivers": len(crops), "train images": len(train), "synthesis drivers": len(bank)}
+    build.picture("drivers", _sheet(build.path))
+
+
+@dataclass(frozen=True)
+class TrainingCrops:
+    """images and drivers (n, S, S, 3) uint8, masks (n, S, S) bool, the class of each."""
+
+    images: Tensor
+    drivers: Tensor
+    masks: Tensor
+    classes: list[str]
+
+
+def read_training(directories: dict[str, Path]) -> TrainingCrops:
+    """The training crops of `topological_drivers` artifacts, by class."""
+    files = [(k, path) for k, d in directories.items() for path in sorted((d / TRAINING).glob("*.image.png"))]
+    stem = [(path.parent, path.name.split(".")[0]) for _, path in files]
+    return TrainingCrops(
+        from_numpy(np.stack([read_image(path) for _, path in files])),
+        from_numpy(np.stack([read_image(folder / f"{name}.driver.png") for folder, name in stem])),
+        from_numpy(np.stack([read_mask(folder / f"{name}.mask.png") for folder, name in stem])),
+        [k for k, _ in files],
+    )
+
+
+def read_synthesis_drivers(directory: Path) -> np.ndarray:
+    """(n, S, S, 3) uint8: the synthesis drivers of a `topological_drivers` artifact, in the mask bank's order."""
+    return np.stack([read_image(path) for path in sorted((directory / SYNTHESIS).glob("*.driver.png"))])
+
+
+def driver_files(directory: Path) -> list[Path]:
+    """Every driver of a `topological_drivers` artifact."""
+    return sorted(directory.glob("*/*.driver.png"))
+
+
+def _sheet(directory: Path) -> np.ndarray:
+    """Six training crops above their drivers, and twelve synthesis drivers."""
+    images = sorted((directory / TRAINING).glob("*.image.png"))[:: max(1, len(list((directory / TRAINING).glob("*.image.png"))) // 6)][:6]
+    drivers = [path.with_name(path.name.replace("image", "driver")) for path in images]
+    synthesis = sorted((directory / SYNTHESIS).glob("*.png"))[:12]
+    shown = [*images, *drivers, *synthesis]
+    captions = ["train image"] * len(images) + ["its driver"] * len(drivers) + ["synthesis"] * len(synthesis)
+    return contact_sheet([read_image(path) for path in shown], captions, columns=len(images))

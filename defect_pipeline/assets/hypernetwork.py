@@ -1,0 +1,73 @@
+"""The condition: a hypernetwork steers the frozen concept model by drivers (paper A §3.2)."""
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+
+from defect_pipeline.assets.concept import load_concept, preview, train
+from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.diffusion.adapters import Examples, hypernetwork_loss
+from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.imaging.sheets import contact_sheet
+
+
+@stage(
+    parents=("inspection_images", "topological_drivers", "concept_weights"),
+    settings=lambda pipeline: (pipeline.settings.hypernetwork, pipeline.settings.synthesis),
+    group="generator",
+    kinds={"torch", "diffusers"},
+    gpu=True,
+)
+def hypernetwork_weights(build: Build) -> None:
+    """A trainable copy of the concept's encoder that paints defects where a driver says, in the class it names."""
+    settings = build.settings.hypernetwork
+    backbone = load_concept(build)
+    crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
+    prompts = [condition_prompt(build, k) for k in crops.classes]
+    examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, prompts)
+    hypernetwork = backbone.new_hypernetwork(settings.init).requires_grad_(True).train()
+    loss_at = hypernetwork_loss(
+        backbone, hypernetwork, examples,
+        batch=settings.batch, mask_weight=settings.mask_weight, text_dropout=settings.text_dropout,
+    )  # fmt: skip
+    watched = _Watched(build, backbone, hypernetwork)
+    train(build, list(hypernetwork.parameters()), loss_at, settings.steps, settings.learning_rate, watched)
+    watched.show("final")
+    hypernetwork.half().save_pretrained(build.path / "controlnet")
+    build.metadata |= {"training crops": len(crops.classes), "init": settings.init}
+    build.picture("fixed drivers over steps", contact_sheet(watched.pictures, watched.captions, columns=watched.columns))
+
+
+def condition_prompt(build: Build, defect_class: str) -> str:
+    """The paper's "an image of a [V] with a [class] crack", where "defect" stands for what not every component cracks."""
+    return f"an image of a {build.settings.concept.token} with a {defect_class} defect"
+
+
+class _Watched:
+    """A fixed-driver grid: the loss does not show when a hypernetwork begins to obey, pictures do."""
+
+    def __init__(self, build: Build, backbone: Backbone, hypernetwork: ControlNetModel) -> None:
+        self.build, self.backbone, self.hypernetwork = build, backbone, hypernetwork
+        self.prompts: list[str] = []
+        drivers = []
+        for k in build.classes():
+            chosen = read_synthesis_drivers(build.parent("topological_drivers", k).path)[:2]
+            drivers.extend(chosen)
+            self.prompts.extend([condition_prompt(build, k)] * len(chosen))
+        self.columns = len(drivers)
+        self.drivers = torch.from_numpy(np.stack(drivers)).permute(0, 3, 1, 2).float() / 255
+        self.pictures, self.captions = list(drivers), ["driver"] * len(drivers)
+        self.show("start")
+
+    def __call__(self, step: int) -> None:
+        if step == self.build.settings.hypernetwork.steps // 2:
+            self.show(f"step {step}")
+
+    def show(self, caption: str) -> None:
+        self.hypernetwork.eval()
+        size = self.build.settings.drivers.size
+        steering = {"hypernetwork": self.hypernetwork, "drivers": self.drivers}
+        self.pictures += preview(self.backbone, self.prompts, self.build, size, **steering)
+        self.captions += [caption] * self.columns
+        self.hypernetwork.train()

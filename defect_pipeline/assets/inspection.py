@@ -1,0 +1,87 @@
+"""Raw images → one table of images, instances, groups and splits."""
+
+import numpy as np
+import pandas as pd
+
+from defect_pipeline.assets.stage import Build, Pipeline, open_dataset, stage
+from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.drivers import class_colours
+from defect_pipeline.imaging.groups import find_groups
+from defect_pipeline.imaging.ingest import ingest, scan
+from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.imaging.splits import assign_splits, check_splits, manifest_digest, moved_images
+from defect_pipeline.store import Store, digest_of
+
+
+def folder_digest(pipeline: Pipeline) -> str:
+    """Names, sizes and times of the files in the data folder: cheap to compare, so a rerun knows whether to look closer."""
+    return digest_of(str(pipeline.root), sorted(scan(pipeline.root).items()))
+
+
+@stage(
+    parents=(),
+    settings=lambda pipeline: (folder_digest(pipeline), pipeline.part_regex, pipeline.settings.splits),
+    group="data",
+    kinds={"opencv", "pandas"},
+)
+def inspection_images(build: Build) -> None:
+    """Every usable image with its defect instances, the part behind it and its side of the split."""
+    pipeline = build.pipeline
+    previous = _previous(build.store, pipeline)
+    dataset = ingest(pipeline.root, previous)
+    groups = find_groups(dataset, part_regex=pipeline.part_regex or None)
+    splits = build.settings.splits
+    dataset = dataset.with_columns(group=groups)
+    before = None if previous is None else previous.images
+    dataset = dataset.with_columns(
+        split=assign_splits(dataset.images, before, (splits.train, splits.val, splits.test), pipeline.seed)
+    )
+    if problems := check_splits(dataset.images):
+        raise PipelineError(" ".join(problems))
+    dataset.save(build.path)
+    build.context.instance.add_dynamic_partitions(defect_classes.name, list(dataset.categories))
+
+    images = dataset.images
+    build.metadata |= {
+        "root": str(pipeline.root),
+        "content": digest_of(dataset.digest, manifest_digest(images)),
+        "images": len(images),
+        "defect_free": int((images["defect_class"] == "").sum()),
+        "instances": len(dataset.instances),
+        "groups": int(images["group"].nunique()),
+        "rejected": len(dataset.rejected),
+        "images by class and split": _counts(images),
+    }
+    if len(dataset.rejected):
+        build.metadata["rejected files"] = dataset.rejected.head(200).to_dict("records")
+    if before is not None and len(moved := moved_images(images, before)):
+        build.metadata["images that changed sides"] = moved.to_dict("records")
+    build.picture("annotated images", _sheet(dataset, build.pipeline.seed))
+
+
+def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:
+    """What the store knows of this folder from before."""
+    if "all" not in store.partitions("inspection_images") and not store.partitions("inspection_images"):
+        return None
+    previous = open_dataset(store.current("inspection_images"))
+    return previous if previous.root == pipeline.root else None
+
+
+def _counts(images: pd.DataFrame) -> list[dict]:
+    table = images.groupby(["defect_class", "split"]).size().unstack(fill_value=0)
+    return [{"class": k or "defect-free"} | {side: int(row.get(side, 0)) for side in ("train", "val", "test")} for k, row in table.iterrows()]
+
+
+def _sheet(dataset: Dataset, seed: int) -> np.ndarray:
+    """Up to six images of each class with their masks, a row a class."""
+    colours = class_colours(dataset.categories)
+    rng = np.random.default_rng(seed)
+    pictures, captions = [], []
+    for category in dataset.categories:
+        ids = rng.permutation(dataset.of_class(category))[:6]
+        for image_id in ids:
+            pictures.append(overlay(dataset.image(int(image_id)), dataset.masks(int(image_id)), colours))
+            captions.append(f"{category} {dataset.images.at[int(image_id), 'split']}")
+    return contact_sheet(pictures, captions, columns=6)

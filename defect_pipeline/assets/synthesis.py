@@ -1,0 +1,130 @@
+"""The SADF set: shuffled annotations on defect-free images (paper A §3.4), per class, then gated and joined."""
+
+import hashlib
+import json
+import shutil
+
+import dagster as dg
+import numpy as np
+import torch
+from diffusers import ControlNetModel
+
+from defect_pipeline.assets.concept import load_concept
+from defect_pipeline.assets.drivers import read_synthesis_drivers
+from defect_pipeline.assets.fid import Report, gate_problems
+from defect_pipeline.assets.hypernetwork import condition_prompt
+from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.diffusion.sampling import sample_images
+from defect_pipeline.imaging.coco import coco_dict
+from defect_pipeline.imaging.drivers import class_colours
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
+
+IMAGES = "images"
+
+
+@stage(
+    parents=("inspection_images", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights"),
+    settings=lambda pipeline: pipeline.settings.synthesis,
+    group="synthesis",
+    kinds={"torch", "diffusers"},
+    partitioned=True,
+    gpu=True,
+)
+def sadf_images(build: Build) -> None:
+    """Synthetic images of one class, their masks being the ones they were asked for; resumes where it was killed."""
+    settings = build.settings.synthesis
+    drivers = read_synthesis_drivers(build.parent("topological_drivers").path)
+    bank = read_bank(build.parent("mask_bank").path)
+    names = [(k, f"{k:04d}_{j:02d}.png") for k in range(len(bank)) for j in range(settings.images_per_driver)]
+    work = build.workdir / IMAGES
+    work.mkdir(exist_ok=True)
+    todo = [(k, name) for k, name in names if not (work / name).exists()]
+    if todo:
+        _paint(build, drivers, todo)
+    shutil.copytree(work, build.path / IMAGES)
+
+    size = drivers.shape[1]
+    records = [
+        {"file_name": f"{IMAGES}/{name}", "width": size, "height": size, "synthetic": True, "driver": k} for k, name in names
+    ]
+    masks = [bank[k].masks for k, _ in names]
+    (build.path / "annotations.json").write_text(json.dumps(coco_dict(records, masks, build.classes())))
+    build.metadata |= {"images": len(names), "drivers": len(bank), "painted now": len(todo)}
+    _show(build, [name for _, name in names], masks)
+
+
+def _paint(build: Build, drivers: np.ndarray, todo: list[tuple[int, str]]) -> None:
+    """Sample the missing images and keep each batch as soon as it is there."""
+    settings = build.settings.synthesis
+    backbone = load_concept(build)
+    hypernetwork = ControlNetModel.from_pretrained(
+        build.parent("hypernetwork_weights").path / "controlnet", dtype=torch.float32
+    ).to(backbone.device)
+    work = build.workdir / IMAGES
+
+    def keep(start: int, latents: torch.Tensor) -> None:
+        for (_, name), image in zip(todo[start:], backbone.decode(latents).numpy(), strict=False):
+            save_png(work / name, image)
+        build.progress(start + len(latents), len(todo))
+
+    conditions = torch.from_numpy(drivers[[k for k, _ in todo]]).permute(0, 3, 1, 2).float() / 255
+    sample_images(
+        backbone, [condition_prompt(build, build.defect_class)] * len(todo),
+        [_image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo], drivers.shape[1],
+        steps=settings.steps, guidance=settings.guidance, batch=settings.batch,
+        hypernetwork=hypernetwork, drivers=conditions, on_batch=keep,
+    )  # fmt: skip
+
+
+def _image_seed(seed: int, defect_class: str, name: str) -> int:
+    """An image keeps its noise whatever else is asked for."""
+    return int.from_bytes(hashlib.sha256(f"{seed}/{defect_class}/{name}".encode()).digest()[:7])
+
+
+def _show(build: Build, names: list[str], masks: list[list[tuple[str, np.ndarray]]]) -> None:
+    """A 6x6 contact sheet of images as they are, and one with the masks they were asked to follow."""
+    images = [read_image(build.path / IMAGES / name) for name in names[:36]]
+    colours = class_colours(build.classes())
+    build.picture("contact sheet", contact_sheet(images, columns=6))
+    asked = [overlay(image, mask, colours) for image, mask in zip(images, masks, strict=False)]
+    build.picture("contact sheet with masks", contact_sheet(asked, columns=6))
+
+
+@stage(
+    parents=("inspection_images", "sadf_images", "fid_report"),
+    settings=lambda pipeline: pipeline.settings.thresholds,
+    group="synthesis",
+    kinds={"coco"},
+)
+def sadf_coco(build: Build) -> None:
+    """One COCO data set of all classes. Looks at every class's FID report again and refuses what its gate refuses."""
+    problems = []
+    for k in build.classes():
+        report = Report.read(build.parent("fid_report", k).path)
+        problems += [f"{k}: {problem}" for problem in gate_problems(report, *build.settings.thresholds.of(k))]
+    if problems:
+        raise dg.Failure(
+            f"{'; '.join(problems)}. Look at the contact sheets of sadf_images; train longer, add images of the class, or "
+            "change its threshold in the profile.",
+            allow_retries=False,
+        )
+    (build.path / IMAGES).mkdir()
+    merged: dict = {"images": [], "annotations": []}
+    for k in build.classes():
+        part = build.parent("sadf_images", k).path
+        coco = json.loads((part / "annotations.json").read_text())
+        first_image, first_annotation = len(merged["images"]), len(merged["annotations"])
+        for image in coco["images"]:
+            source = part / image["file_name"]
+            image |= {"id": image["id"] + first_image, "file_name": f"{IMAGES}/{build.classes().index(k)}_{source.name}"}
+            image["defect_class"] = k
+            shutil.copyfile(source, build.path / image["file_name"])
+        for annotation in coco["annotations"]:
+            annotation |= {"id": annotation["id"] + first_annotation, "image_id": annotation["image_id"] + first_image}
+        merged["images"] += coco["images"]
+        merged["annotations"] += coco["annotations"]
+    merged |= {"info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed}, "categories": coco["categories"]}
+    (build.path / "annotations.json").write_text(json.dumps(merged))
+    build.metadata |= {"images": len(merged["images"]), "instances": len(merged["annotations"])}

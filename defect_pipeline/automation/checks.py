@@ -1,0 +1,117 @@
+"""Asset checks: pure verdicts on artifacts, shown by Dagster and printed by `defect-pipeline check`."""
+
+import json
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import dagster as dg
+
+from defect_pipeline.assets.drivers import driver_files
+from defect_pipeline.assets.fid import Report, gate_problems
+from defect_pipeline.assets.stage import Pipeline, open_dataset
+from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.imaging.coco import coco_problems
+from defect_pipeline.imaging.drivers import class_colours, driver_problems
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.splits import check_splits
+from defect_pipeline.store import Artifact, Store
+
+
+@dataclass(frozen=True)
+class Check:
+    """`problems(artifact, store, pipeline, partition)`: what is wrong, a sentence each, and the figures behind it."""
+
+    name: str
+    asset: str
+    description: str
+    problems: Callable[[Artifact, Store, Pipeline, str | None], tuple[list[str], dict[str, Any]]]
+    partitioned: bool = False
+    blocking: bool = True
+
+
+def _split_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    images = open_dataset(artifact).images
+    return check_splits(images), {"groups": int(images["group"].nunique()), "images": len(images)}
+
+
+def _driver_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    colours = class_colours(open_dataset(store.current("inspection_images")).categories)
+    files = driver_files(artifact.path)
+    found = [f"{path.name} {problem}" for path in files for problem in driver_problems(read_image(path), colours)]
+    return found, {"drivers": len(files)}
+
+
+def _gate_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    assert partition is not None
+    kid, fid = pipeline.settings.thresholds.of(partition)
+    report = Report.read(artifact.path)
+    figures = {"KID": report.held_out.kid, "KID threshold": kid, "FID": report.held_out.fid, "FID threshold": fid}
+    return gate_problems(report, kid, fid), figures
+
+
+def _coco_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    coco = json.loads((artifact.path / "annotations.json").read_text())
+    return coco_problems(coco, artifact.path), {"images": len(coco["images"]), "instances": len(coco["annotations"])}
+
+
+CHECKS = (
+    Check("no_group_on_two_sides", "inspection_images", "No part stands on two sides of the split.", _split_problems),
+    Check("driver_contract", "topological_drivers", "Background at most 50 of 255, class colours exact, sides multiples of 8.", _driver_problems, partitioned=True),
+    Check("coco_valid_for_class", "sadf_images", "pycocotools loads the class's set; areas, boxes and masks agree.", _coco_problems, partitioned=True),
+    Check("fid_gate", "fid_report", "KID and FID to held-out real images stay below the profile's thresholds.", _gate_problems, partitioned=True),
+    Check("coco_valid", "sadf_coco", "pycocotools loads the joined set; areas, boxes and masks agree.", _coco_problems),
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Verdict:
+    check: Check
+    partition: str | None
+    problems: list[str]
+    figures: dict[str, Any]
+
+    @property
+    def passed(self) -> bool:
+        return not self.problems
+
+
+def evaluate(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> Verdict:
+    """The verdict on the current artifact. Raises PipelineError when there is none."""
+    problems, figures = check.problems(store.current(check.asset, partition), store, pipeline, partition)
+    return Verdict(check, partition, problems, figures)
+
+
+def evaluate_all(store: Store, pipeline: Pipeline) -> list[Verdict]:
+    """Every check on every current artifact, class by class. Raises PipelineError where an artifact is missing."""
+    classes = open_dataset(store.current("inspection_images")).categories
+    return [
+        evaluate(check, store, pipeline, partition)
+        for check in CHECKS
+        for partition in (classes if check.partitioned else (None,))
+    ]
+
+
+def _dagster_check(check: Check) -> dg.AssetChecksDefinition:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", dg.PreviewWarning)  # partitioned checks: used knowingly, see the tests
+
+        @dg.asset_check(
+            name=check.name,
+            asset=check.asset,
+            description=check.description,
+            blocking=check.blocking,
+            partitions_def=defect_classes if check.partitioned else None,
+        )
+        def run(context: dg.AssetCheckExecutionContext, store: Store, pipeline: Pipeline) -> dg.AssetCheckResult:
+            verdict = evaluate(check, store, pipeline, context.partition_key if check.partitioned else None)
+            shown = verdict.figures | {"problems": len(verdict.problems)}
+            if verdict.problems:
+                shown["first problems"] = dg.MetadataValue.md("\n".join(f"- {p}" for p in verdict.problems[:20]))
+            return dg.AssetCheckResult(passed=verdict.passed, metadata=shown)
+
+    return run
+
+
+asset_checks = [_dagster_check(check) for check in CHECKS]

@@ -1,0 +1,91 @@
+"""The chain as jobs: one run a class where there are classes, and a driver that runs the whole of it in order."""
+
+import logging
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import dagster as dg
+
+from defect_pipeline.assets.stage import STAGES, Pipeline, label, open_dataset
+from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.store import Store
+
+log = logging.getLogger("defect_pipeline")
+
+
+@dataclass(frozen=True)
+class Step:
+    """Assets that run together; once for each defect class where `partitioned`."""
+
+    job: str
+    assets: tuple[str, ...]
+    partitioned: bool
+
+
+PLAN = (
+    Step("prepare", ("inspection_images", "defect_free_pool"), False),
+    Step("draw", ("mask_bank", "topological_drivers"), True),
+    Step("learn", ("concept_weights", "hypernetwork_weights"), False),
+    Step("synthesise", ("sadf_images", "fid_report"), True),
+    Step("join", ("sadf_coco", "segmentor", "segmentation_report"), False),
+)
+
+jobs = [
+    dg.define_asset_job(
+        step.job,
+        selection=dg.AssetSelection.assets(*step.assets),
+        partitions_def=defect_classes if step.partitioned else None,
+        executor_def=dg.in_process_executor,
+        description=f"{' → '.join(step.assets)}{', one run for each defect class' if step.partitioned else ''}",
+    )
+    for step in PLAN
+]
+
+
+def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -> bool:
+    """Whether the current artifact is missing or not what would be made now; a missing parent makes a child stale."""
+    try:
+        wanted = STAGES[asset].digest(store, pipeline, partition)
+        return store.find(asset, wanted, partition) is None or store.current(asset, partition).digest != wanted
+    except PipelineError:
+        return True
+
+
+def run_everything(definitions: dg.Definitions, instance: dg.DagsterInstance, store: Store, pipeline: Pipeline) -> list[str]:
+    """Run what is stale, step by step and class by class; the failures, a sentence each.
+
+    A step with a failure is finished for the other classes, so that the user sees every report, and ends the run.
+    """
+    for step in PLAN:
+        failures = []
+        for partition in _partitions(step, store):
+            if not any(stale(asset, partition, store, pipeline) for asset in step.assets):
+                log.info("%s: nothing changed", label(step.job, partition))
+                continue
+            result = definitions.resolve_job_def(step.job).execute_in_process(
+                instance=instance,
+                partition_key=partition,
+                raise_on_error=False,
+                run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
+            )
+            failures += [f"{label(step.job, partition)}: {reason}" for reason in _reasons(result)]
+        if failures:
+            return failures
+    return []
+
+
+def _partitions(step: Step, store: Store) -> tuple[str | None, ...]:
+    return open_dataset(store.current("inspection_images")).categories if step.partitioned else (None,)
+
+
+def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
+    """The root cause of each failed step; a check that failed says so itself."""
+    if result.success:
+        return
+    for event in result.all_events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None:
+                error = error.cause
+            yield "unknown" if error is None else error.message.strip().split(": ", 1)[-1]

@@ -1,0 +1,162 @@
+"""The `defect-pipeline` command. Heavy imports wait until a command needs them."""
+
+import argparse
+import logging
+import os
+import sys
+import warnings
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.table import Table
+
+from defect_pipeline.errors import PipelineError
+
+out, err = Console(), Console(stderr=True)
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run one command; 0 on success, 1 when a run or a check failed or the input was bad."""
+    options = _parser().parse_args(arguments)
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    logging.getLogger("defect_pipeline").setLevel(logging.INFO)
+    warnings.filterwarnings("ignore")
+    try:
+        return options.command(options)
+    except PipelineError as error:
+        err.print(f"[bold red]Error:[/] {error}", highlight=False)
+        return 1
+    except KeyboardInterrupt:
+        err.print("Stopped. The same command goes on from the last checkpoint.")
+        return 130
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="defect-pipeline", description="Synthetic, annotated defects from few images.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    place = argparse.ArgumentParser(add_help=False)
+    place.add_argument("--store", type=Path, default=None, help="folder of results and history (default: data/store)")
+    settings = argparse.ArgumentParser(add_help=False)
+    settings.add_argument("--data", help="folder of images: COCO, class folders with masks, or Pascal VOC (default: the sample)")
+    settings.add_argument("--profile", help="embedded (CPU, default) or sd15 (GPU, Stable Diffusion 1.5)")
+    settings.add_argument("--seed", type=int)
+    settings.add_argument("--part-regex", help="regular expression whose group is the part's id within a file name")
+    settings.add_argument("--drawn-masks", help="folder with a folder of hand-drawn masks for each class")
+
+    def add(name: str, command, summary: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
+        made = commands.add_parser(name, help=summary, description=summary, parents=list(parents))
+        made.set_defaults(command=command)
+        return made
+
+    add("run", _run, "Run the whole chain, or what is stale of it, and print what came out.", place, settings)
+    add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
+    add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
+        "--csv", action="store_true", help="as CSV instead of a table"
+    )
+    add("ui", _ui, "Open Dagster on the store, with sensors and schedules.", place).add_argument(
+        "--port", type=int, default=3000
+    )
+    sample = add("sample", _sample, "Write the sample data set to a folder.")
+    sample.add_argument("directory", type=Path)
+    sample.add_argument("--seed", type=int, default=0)
+    backbone = commands.add_parser("backbone", help="The embedded backbone.").add_subparsers(required=True, metavar="COMMAND")
+    train = backbone.add_parser("train", help="Train it from scratch on procedural surfaces, or go on where it stopped.")
+    train.set_defaults(command=_train_backbone)
+    train.add_argument("--out", type=Path, default=Path("data/backbone"))
+    train.add_argument("--work", type=Path, default=Path("data/store/backbone"), help="folder of checkpoints")
+    train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train.add_argument("--minutes", type=float, help="stop at a checkpoint after so many minutes")
+    return parser
+
+
+def _workplace(options: argparse.Namespace, **changes: object):
+    from defect_pipeline.workplace import DEFAULT_STORE, STORE_VARIABLE, Workplace
+
+    store = options.store or Path(os.environ.get(STORE_VARIABLE, DEFAULT_STORE))
+    return Workplace.at(store, **changes)
+
+
+def _chosen(options: argparse.Namespace) -> dict[str, object]:
+    return {name: getattr(options, name) for name in ("data", "profile", "seed", "part_regex", "drawn_masks")}
+
+
+def _run(options: argparse.Namespace) -> int:
+    place = _workplace(options, **_chosen(options))
+    place.open()
+    os.environ["DEFECT_PIPELINE_STORE"] = str(place.store_root)
+    from defect_pipeline.automation.instance import open_instance
+    from defect_pipeline.automation.jobs import run_everything
+    from defect_pipeline.definitions import defs
+    from defect_pipeline.summary import print_summary
+
+    with open_instance(place.store_root) as instance:
+        failures = run_everything(defs, instance, place.store, place.pipeline)
+    for failure in failures:
+        err.print(f"[bold red]Failed:[/] {failure}", highlight=False)
+    return 0 if print_summary(out, place.store, place.pipeline) and not failures else 1
+
+
+def _check(options: argparse.Namespace) -> int:
+    from defect_pipeline.automation.checks import evaluate_all
+
+    place = _workplace(options)
+    verdicts = evaluate_all(place.store, place.pipeline)
+    table = Table("check", "asset", "class", "result", "figures and problems")
+    for verdict in verdicts:
+        figures = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in verdict.figures.items())
+        table.add_row(
+            verdict.check.name, verdict.check.asset, verdict.partition or "all",
+            "[green]passed" if verdict.passed else "[bold red]FAILED", "; ".join([figures, *verdict.problems[:5]]),
+        )  # fmt: skip
+    out.print(table)
+    return 0 if all(verdict.passed for verdict in verdicts) else 1
+
+
+def _manifest(options: argparse.Namespace) -> int:
+    from defect_pipeline.assets.stage import open_dataset
+    from defect_pipeline.automation.jobs import stale
+
+    place = _workplace(options, **_chosen(options))
+    place.open()
+    if stale("inspection_images", None, place.store, place.pipeline):
+        from defect_pipeline.assets import inspection_images
+        ...
+    images = open_dataset(place.store.current("inspection_images")).images
+    rows = images.rename(columns={"defect_class": "class"})[["path", "class", "group", "split"]]
+    print(rows.to_csv(index=False) if options.csv else rows.to_string(index=False), end="" if options.csv else "\n")
+    return 0
+
+
+def _ui(options: argparse.Namespace) -> int:
+    from defect_pipeline.automation.instance import instance_home
+
+    place = _workplace(options)
+    place.open()
+    environment = os.environ | {
+        "DAGSTER_HOME": str(instance_home(place.store_root)),
+        "DEFECT_PIPELINE_STORE": str(place.store_root),
+    }
+    command = [sys.executable, "-m", "dagster", "dev", "-m", "defect_pipeline.definitions", "-h", "127.0.0.1"]
+    os.execvpe(command[0], [*command, "-p", str(options.port)], environment)
+
+
+def _sample(options: argparse.Namespace) -> int:
+    from defect_pipeline.imaging.sample import make_sample
+
+    make_sample(options.directory, options.seed)
+    out.print(f"The sample is in {options.directory}.")
+    return 0
+
+
+def _train_backbone(options: argparse.Namespace) -> int:
+    from defect_pipeline.diffusion.pretrain import Recipe, train_backbone
+
+    def report(stage: str, step: int, steps: int, loss: float, rate: float) -> None:
+        err.print(f"{stage} {step}/{steps}  loss {loss:.4f}  {rate:.1f} images/s", highlight=False)
+
+    complete = train_backbone(
+        options.out, options.work, Recipe(), device=options.device, minutes=options.minutes, report=report
+    )
+    out.print(f"Complete: {options.out}" if complete else "Stopped at a checkpoint; the same command goes on.")
+    return 0

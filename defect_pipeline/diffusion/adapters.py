@@ -1,0 +1,98 @@
+"""What System A trains: the concept (DreamBooth) and the condition (hypernetwork), as losses for the one loop."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.diffusion.sampling import control_residuals
+from defect_pipeline.diffusion.training import denoising_loss
+
+LossAt = Callable[[int, Generator], tuple[Tensor, int]]
+
+
+@dataclass(frozen=True)
+class Examples:
+    """Training crops, all of one size, wholly in memory: a component's data set is one tensor.
+
+    latents (n, C, h, w); drivers (n, 3, H, W) uint8; masks (n, h, w) bool at latent size; prompts: n strings.
+    """
+
+    latents: Tensor
+    drivers: Tensor
+    masks: Tensor
+    prompts: list[str]
+
+    @classmethod
+    def of(cls, backbone: Backbone, images: Tensor, drivers: Tensor, masks: Tensor, prompts: list[str]) -> "Examples":
+        """From images and drivers (n, H, W, 3) uint8 and masks (n, H, W) bool; images are encoded once and for all."""
+        latents = backbone.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        factor = images.shape[1] // latents.shape[2]
+        small = F.max_pool2d(masks[:, None].float(), factor)[:, 0] > 0  # a defect thinner than a latent cell still counts
+        device = backbone.device
+        return cls(latents, drivers.permute(0, 3, 1, 2).to(device), small.to(device), prompts)
+
+
+def concept_loss(
+    backbone: Backbone, examples: Examples, prior: Tensor, prompt: str, prior_prompt: str, *, prior_weight: float, batch: int
+) -> LossAt:
+    """DreamBooth with class-prior preservation (paper A §3.1): instance loss + prior_weight x prior loss.
+
+    ``examples`` say "an image of a [V]"; ``prior`` (m, C, h, w) are latents which the untouched model sampled for
+    ``prior_prompt``. Half a batch is prior: ``batch`` images of each kind a step, each half with a mean of its own, so that
+    neither term depends on the other's size.
+    """
+    text = backbone.embed([prompt, prior_prompt]).repeat_interleave(batch, dim=0)  # (2 * batch, L, D)
+    noising = backbone.noising
+
+    def loss_at(step: int, generator: Generator) -> tuple[Tensor, int]:
+        instances = examples.latents[_pick(len(examples.latents), batch, generator)]
+        z0 = torch.cat([instances, prior[_pick(len(prior), batch, generator)]])
+        t, noise = noising.times(len(z0), generator), _noise_like(z0, generator)
+        loss = denoising_loss(backbone.unet, noising, z0, text, t, noise)  # (2 * batch, h, w)
+        return prior_preservation(loss, batch, prior_weight), len(z0)
+
+    return loss_at
+
+
+def prior_preservation(loss: Tensor, instances: int, prior_weight: float) -> Tensor:
+    """mean over the first ``instances`` images + prior_weight x mean over the rest, of losses (n, h, w)."""
+    return loss[:instances].mean() + prior_weight * loss[instances:].mean()
+
+
+def hypernetwork_loss(
+    backbone: Backbone, hypernetwork: nn.Module, examples: Examples, *, batch: int, mask_weight: float, text_dropout: float
+) -> LossAt:
+    """The condition (paper A §3.2): the frozen concept model, steered by a driver, denoises the driver's own image.
+
+    ``mask_weight`` 1 is the paper's loss; more counts a latent pixel under the mask that many times, normalised so that the
+    scale of the loss stays. ``text_dropout``: share of prompts replaced by "", for guidance.
+    """
+    known = {prompt: backbone.embed([prompt])[0] for prompt in {*examples.prompts, ""}}
+    text = torch.stack([known[prompt] for prompt in examples.prompts])  # (n, L, D)
+    noising = backbone.noising
+
+    def loss_at(step: int, generator: Generator) -> tuple[Tensor, int]:
+        picks = _pick(len(text), batch, generator)
+        z0, words = examples.latents[picks], text[picks]
+        t, noise = noising.times(batch, generator), _noise_like(z0, generator)
+        if text_dropout:
+            dropped = torch.rand(batch, 1, 1, generator=generator, device=generator.device) < text_dropout
+            words = torch.where(dropped, known[""], words)
+        residuals = control_residuals(hypernetwork, examples.drivers[picks].float() / 255)
+        loss = denoising_loss(backbone.unet, noising, z0, words, t, noise, residuals)  # (batch, h, w)
+        weight = 1 + (mask_weight - 1) * examples.masks[picks].float()
+        return (loss * weight).sum() / weight.sum(), batch
+
+    return loss_at
+
+
+def _pick(n: int, batch: int, generator: Generator) -> Tensor:
+    return torch.randint(n, (batch,), generator=generator, device=generator.device)
+
+
+def _noise_like(z0: Tensor, generator: Generator) -> Tensor:
+    return torch.randn(z0.shape, generator=generator, device=z0.device)

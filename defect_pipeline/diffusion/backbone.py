@@ -1,0 +1,141 @@
+"""A backbone: text encoder, U-Net, autoencoder and scheduler from one local directory in diffusers layout.
+
+Stable Diffusion 1.5 and the embedded backbone take the same path. The embedded one brings its own autoencoder class, named
+in its ``vae/config.json``, and a hypernetwork prior in ``controlnet/``; both are looked for, neither is assumed.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKL,
+    ControlNetModel,
+    DPMSolverMultistepScheduler,
+    SchedulerMixin,
+    StableDiffusionPipeline,
+    UNet2DConditionModel,
+)
+from torch import Tensor, nn
+from transformers import CLIPTextModel, CLIPTokenizer
+
+from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
+from defect_pipeline.diffusion.noising import Noising
+from defect_pipeline.errors import PipelineError
+
+PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+
+
+@dataclass
+class Backbone:
+    """The parts of a latent diffusion model on one device, frozen and in evaluation mode until an adapter says otherwise."""
+
+    directory: Path
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    vae: AutoencoderKL | LinearPatchAutoencoder
+    scheduler: SchedulerMixin
+
+    @property
+    def noising(self) -> Noising:
+        return Noising.of(self.scheduler)
+
+    @property
+    def device(self) -> torch.device:
+        return self.unet.device
+
+    @torch.no_grad()
+    def embed(self, prompts: list[str]) -> Tensor:
+        """Text embeddings (n, L, D) of n prompts, padded to the tokenizer's length as Stable Diffusion does."""
+        return embed(self.tokenizer, self.text_encoder, prompts)
+
+    @torch.no_grad()
+    def encode(self, images: Tensor, batch: int = 64) -> Tensor:
+        """Scaled latent means (n, C, H/8, W/8), float32, of images (n, 3, H, W) in [-1, 1]."""
+        parts = [self.vae.encode(x.to(self.device, self.vae.dtype)).latent_dist.mean for x in images.split(batch)]
+        return torch.cat(parts).float() * self.vae.config.scaling_factor
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
+        """Images (n, H, W, 3) uint8 on the CPU for scaled latents (n, C, h, w)."""
+        images = []
+        for z in latents.split(batch):
+            x = self.vae.decode(z.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
+            images.append(((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu())
+        return torch.cat(images)
+
+    def new_hypernetwork(self, init: str) -> ControlNetModel:
+        """A trainable copy of the U-Net's encoder behind zero convolutions (paper A §3.2), or the backbone's own prior.
+
+        ``init`` "zero": `ControlNetModel.from_unet`, a no-op until trained. "backbone": the directory's ``controlnet/``,
+        which already knows that painted regions mean defects.
+        """
+        if init == "zero":
+            return ControlNetModel.from_unet(self.unet, conditioning_channels=3)
+        return _load(ControlNetModel, self.directory / "controlnet", self.unet.dtype).to(self.device)
+
+
+def load_backbone(directory: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Backbone:
+    """Load a backbone from a local directory; float32 master weights unless asked otherwise.
+
+    Raises PipelineError naming the missing part. Only safetensors are read.
+    """
+    missing = [part for part in PARTS if not (directory / part).is_dir()]
+    if missing:
+        raise PipelineError(
+            f"The backbone directory {directory} has no {', '.join(missing)}; point the profile's `backbone` at a diffusers "
+            "model directory, or restore the embedded one (data/backbone) from the repository or with "
+            "`defect-pipeline backbone train`."
+        )
+    backbone = Backbone(
+        directory,
+        CLIPTokenizer.from_pretrained(directory / "tokenizer"),
+        _load(CLIPTextModel, directory / "text_encoder", dtype).to(device),
+        _load(UNet2DConditionModel, directory / "unet", dtype).to(device),
+        load_autoencoder(directory / "vae", dtype).to(device),
+        DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler"),
+    )
+    for module in (backbone.text_encoder, backbone.unet, backbone.vae):
+        module.requires_grad_(False).eval()
+    return backbone
+
+
+def load_autoencoder(directory: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL | LinearPatchAutoencoder:
+    """The autoencoder whose class the directory's config.json names."""
+    name = json.loads((directory / "config.json").read_text())["_class_name"]
+    return _load(LinearPatchAutoencoder if name == LinearPatchAutoencoder.__name__ else AutoencoderKL, directory, dtype)
+
+
+def load_pipeline(directory: Path) -> StableDiffusionPipeline:
+    """The directory as a plain diffusers pipeline, with its autoencoder passed as a component; no safety checker."""
+    return StableDiffusionPipeline.from_pretrained(
+        directory, vae=load_autoencoder(directory / "vae"), safety_checker=None, requires_safety_checker=False
+    )
+
+
+def directory_digest(directory: Path) -> str:
+    """sha256 (16 hex digits) over the names and bytes of a directory's files: the revision of a local model."""
+    digest = hashlib.sha256()
+    for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors", ".txt"}):
+        digest.update(path.relative_to(directory).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]
+
+
+def embed(tokenizer: CLIPTokenizer, text_encoder: nn.Module, prompts: list[str]) -> Tensor:
+    """Last hidden states (n, L, D) of n prompts."""
+    ids = tokenizer(
+        prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
+    ).input_ids
+    return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+
+
+def _load(kind: type, directory: Path, dtype: torch.dtype):
+    try:
+        return kind.from_pretrained(directory, dtype=dtype, use_safetensors=True)
+    except (OSError, ValueError) as error:
+        raise PipelineError(f"Cannot load {directory}: {error}; restore the directory or name another backbone.") from error

@@ -1,0 +1,98 @@
+"""One sampler: DPM-Solver++ 2M with batched classifier-free guidance, with or without a hypernetwork."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from diffusers import ControlNetModel, DPMSolverMultistepScheduler
+from torch import Generator, Tensor, nn
+
+from defect_pipeline.diffusion.backbone import Backbone
+
+Residuals = Callable[[Tensor, Tensor, Tensor], dict]
+
+
+def control_residuals(hypernetwork: ControlNetModel | nn.Module, condition: Tensor, scale: float = 1.0) -> Residuals:
+    """Binds drivers (n, 3, H, W) in [0, 1], H and W multiples of 8, to a hypernetwork, for the loss and for the sampler."""
+    if condition.shape[1] != 3 or condition.shape[2] % 8 or condition.shape[3] % 8:
+        raise ValueError(f"a driver is (n, 3, H, W) with sides that are multiples of 8, not {tuple(condition.shape)}")
+
+    def residuals(zt: Tensor, t: Tensor, text: Tensor) -> dict:
+        cond = condition.repeat(len(zt) // len(condition), 1, 1, 1)  # guidance doubles the batch
+        down, mid = hypernetwork(zt, t, text, controlnet_cond=cond, conditioning_scale=scale, return_dict=False)
+        return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
+
+    return residuals
+
+
+def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:
+    """Gaussian latents (n, C, h, w), one generator per image: the same image whatever batch it is drawn in."""
+    noise = [torch.randn(shape, generator=Generator().manual_seed(seed)) for seed in seeds]
+    return torch.stack(noise).to(device)
+
+
+@torch.no_grad()
+def sample(
+    backbone: Backbone,
+    text: Tensor,
+    unconditional: Tensor,
+    noise: Tensor,
+    *,
+    steps: int,
+    guidance: float,
+    residuals: Residuals | None = None,
+) -> Tensor:
+    """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
+
+    ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
+    `denoising_loss`.
+    """
+    scheduler = DPMSolverMultistepScheduler.from_config(backbone.scheduler.config, timestep_spacing="trailing")
+    scheduler.set_timesteps(steps, device=noise.device)
+    guided = guidance != 1.0
+    if guided:
+        text = torch.cat([unconditional.expand_as(text), text])  # (2n, L, D)
+    z = noise * scheduler.init_noise_sigma
+    for t in scheduler.timesteps:
+        zt = torch.cat([z, z]) if guided else z
+        times = t.expand(len(zt))
+        extra = residuals(zt, times, text) if residuals else {}
+        answer = backbone.unet(zt, times, text, **extra).sample
+        if guided:
+            free, conditional = answer.chunk(2)
+            answer = free + guidance * (conditional - free)
+        z = scheduler.step(answer, t, z).prev_sample
+    return z
+
+
+def sample_images(
+    backbone: Backbone,
+    prompts: Sequence[str],
+    seeds: Sequence[int],
+    size: int,
+    *,
+    steps: int,
+    guidance: float,
+    batch: int,
+    hypernetwork: nn.Module | None = None,
+    drivers: Tensor | None = None,
+    on_batch: Callable[[int, Tensor], None] = lambda *_: None,
+) -> Tensor:
+    """Latents (n, C, size/8, size/8) for n prompts and seeds, ``batch`` at a time.
+
+    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``on_batch(start, latents)`` is called after each batch,
+    so that images can be kept as they come.
+    """
+    shape = (backbone.unet.config.in_channels, size // 8, size // 8)
+    unconditional = backbone.embed([""])
+    known = {prompt: backbone.embed([prompt]) for prompt in dict.fromkeys(prompts)}
+    parts = []
+    for start in range(0, len(prompts), batch):
+        chosen = slice(start, start + batch)
+        text = torch.cat([known[prompt] for prompt in prompts[chosen]])
+        residuals = None
+        if hypernetwork is not None and drivers is not None:
+            residuals = control_residuals(hypernetwork, drivers[chosen].to(backbone.device))
+        noise = initial_noise(seeds[chosen], shape, backbone.device)
+        parts.append(sample(backbone, text, unconditional, noise, steps=steps, guidance=guidance, residuals=residuals))
+        on_batch(start, parts[-1])
+    return torch.cat(parts)

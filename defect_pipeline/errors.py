@@ -1,0 +1,5 @@
+"""The one exception the user is meant to read."""
+
+
+class PipelineError(Exception):
+    """Something the user can mend: one sentence that names the file or setting and the remedy."""

@@ -1,0 +1,67 @@
+"""Square crops of a data set's images with their masks: what the generator trains on and is compared with."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import cv2
+import numpy as np
+
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.geometry import crop_resize, square_crop
+
+
+@dataclass(frozen=True)
+class Crop:
+    """image (S, S, 3) uint8 RGB; masks [(category, (S, S) bool)]; the image it was cut from."""
+
+    image: np.ndarray
+    masks: list[tuple[str, np.ndarray]]
+    image_id: int
+
+    def mask(self) -> np.ndarray:
+        """(S, S) bool: the union of all masks."""
+        return np.any([mask for _, mask in self.masks], axis=0) if self.masks else np.zeros(self.image.shape[:2], bool)
+
+
+def defect_crops(
+    dataset: Dataset, image_ids: Sequence[int], category: str, size: int, *, per_image: int, zoom: float, seed: int
+) -> Iterator[Crop]:
+    """``per_image`` random crops around one instance of ``category`` each, closing in by 1 to ``zoom``, some flipped.
+
+    The first crop of an image is always its widest view. A crop without a visible instance of the category is not yielded.
+    """
+    for image_id in image_ids:
+        image, masks = dataset.image(image_id), dataset.masks(image_id)
+        targets = [mask for name, mask in masks if name == category]
+        rng = np.random.default_rng([seed, int(dataset.images.at[image_id, "sha256"][:12], 16)])
+        for k in range(per_image):
+            focus = targets[rng.integers(len(targets))]
+            box = square_crop(image.shape, focus, rng, zoom=1.0 if k == 0 else rng.uniform(1.0, zoom), min_side=size // 2)
+            crop = _cut(image, masks, box, size, image_id)
+            if any(name == category for name, _ in crop.masks):
+                yield _flipped(crop, rng) if k else crop
+
+
+def windows(dataset: Dataset, image_id: int, size: int) -> list[Crop]:
+    """The whole image as squares of its short side, evenly spaced along the long one: what a detector sees of it."""
+    image, masks = dataset.image(image_id), dataset.masks(image_id)
+    height, width = image.shape[:2]
+    side, length = min(height, width), max(height, width)
+    count = -(-length // side)
+    starts = np.linspace(0, length - side, count).round().astype(int).tolist()
+    boxes = [(start, 0, side) if width >= height else (0, start, side) for start in starts]
+    return [_cut(image, masks, box, size, image_id) for box in boxes]
+
+
+def _cut(image: np.ndarray, masks: list[tuple[str, np.ndarray]], box: tuple[int, int, int], size: int, image_id: int) -> Crop:
+    resized = [(name, crop_resize(mask, box, size)) for name, mask in masks]
+    return Crop(crop_resize(image, box, size), [(name, mask) for name, mask in resized if mask.any()], image_id)
+
+
+def _flipped(crop: Crop, rng: np.random.Generator) -> Crop:
+    """The crop, mirrored in half of the cases left to right and in half of them upside down."""
+    for axis in (0, 1):
+        if rng.random() < 0.5:
+            masks = [(name, np.ascontiguousarray(np.flip(mask, axis))) for name, mask in crop.masks]
+            crop = Crop(cv2.flip(crop.image, axis), masks, crop.image_id)
+    return crop

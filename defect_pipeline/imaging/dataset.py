@@ -1,0 +1,145 @@
+"""The tables that everything downstream reads: images, their defect instances, and the files that could not be used."""
+
+import hashlib
+import json
+from collections import defaultdict
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.masks import decode
+
+INSTANCE_COLUMNS = ("image_id", "category", "counts", "area", "bbox", "source", "iscrowd")
+REJECTED_COLUMNS = ("path", "reason", "remedy")
+
+
+@dataclass(frozen=True, eq=False)
+class Dataset:
+    """Inspection images with their defect instances.
+
+    `images`      one row per image. Index `image_id`: 1..n in path order, so it shifts when images join; key by path or
+                  group instead. path (posix, below `root`), sha256 (of the file), width and height (px, as displayed),
+                  defect_class ("" = defect-free, else the rarest of its categories). For reuse by the next ingest:
+                  orientation (EXIF, 1-8), size (bytes), mtime_ns, mask_path, mask_size, mask_mtime_ns. Once the images
+                  are grouped: group, and split ("train", "val" or "test").
+    `instances`   one row per defect: image_id, category, counts (compressed RLE at the image's height x width),
+                  area (px), bbox [x, y, w, h] (px), source ("mask", "polygon", "rle" or "box"), iscrowd (0 or 1).
+    `categories`  the names of the defect classes, sorted.
+    `rejected`    one row per file or annotation left out: path, reason, remedy.
+    """
+
+    root: Path
+    images: pd.DataFrame
+    instances: pd.DataFrame
+    categories: tuple[str, ...]
+    rejected: pd.DataFrame
+
+    def image(self, image_id: int) -> np.ndarray:
+        """(H, W, 3) uint8 RGB, as displayed. Raises PipelineError if the file has gone or is damaged."""
+        return read_image(self.root / str(self.images.at[image_id, "path"]))
+
+    def masks(self, image_id: int) -> list[tuple[str, np.ndarray]]:
+        """[(category, (H, W) bool)], one per instance; empty for a defect-free image."""
+        height, width = self._size(image_id)
+        return [(category, decode(counts, height, width)) for category, counts in self._shapes.get(image_id, [])]
+
+    def class_mask(self, image_id: int, category: str) -> np.ndarray:
+        """(H, W) bool: the union of that category's instances."""
+        union = np.zeros(self._size(image_id), dtype=bool)
+        for name, mask in self.masks(image_id):
+            if name == category:
+                union |= mask
+        return union
+
+    def subset(self, split: str) -> list[int]:
+        """Image ids of "train", "val" or "test"."""
+        return self.images.index[self.images["split"] == split].tolist()
+
+    def defect_free(self) -> list[int]:
+        """Ids of the images without a defect."""
+        return self.images.index[self.images["defect_class"] == ""].tolist()
+
+    def of_class(self, category: str) -> list[int]:
+        """Ids of the images that show at least one instance of the category, ascending."""
+        return sorted(set(self.instances.loc[self.instances["category"] == category, "image_id"]))
+
+    def with_columns(self, **columns: Any) -> "Dataset":
+        """A copy whose image table also has these columns (in the order of the rows, or Series indexed by image_id)."""
+        return replace(self, images=self.images.assign(**columns))
+
+    @property
+    def digest(self) -> str:
+        """sha256 (hex) over paths, image hashes, instances and categories; not over file times, groups and splits."""
+        path = self.images["path"]
+        shapes = self.instances[["category", "counts", "source", "iscrowd"]].astype({"iscrowd": int})
+        content = {
+            "images": list(zip(path, self.images["sha256"], strict=True)),
+            "instances": list(zip(self.instances["image_id"].map(path), *(shapes[c] for c in shapes), strict=True)),
+            "categories": self.categories,
+        }
+        return hashlib.sha256(json.dumps(content).encode()).hexdigest()
+
+    def save(self, directory: Path) -> None:
+        """Writes manifest.parquet (images), annotations.json (COCO) and rejected.csv into an existing directory."""
+        self.images.to_parquet(directory / "manifest.parquet")
+        (directory / "annotations.json").write_text(json.dumps(self._coco()), encoding="utf-8")
+        self.rejected.to_csv(directory / "rejected.csv", index=False)
+
+    @classmethod
+    def load(cls, directory: Path, root: Path) -> "Dataset":
+        """What `save` wrote; `root` is the folder that the paths are relative to."""
+        coco = json.loads((directory / "annotations.json").read_text(encoding="utf-8"))
+        names = {category["id"]: category["name"] for category in coco["categories"]}
+        instances = [
+            entry | {"category": names[entry["category_id"]], "counts": entry["segmentation"]["counts"]}
+            for entry in coco["annotations"]
+        ]
+        return cls(
+            root=root,
+            images=pd.read_parquet(directory / "manifest.parquet"),
+            instances=pd.DataFrame(instances, columns=list(INSTANCE_COLUMNS)),
+            categories=tuple(names.values()),
+            rejected=pd.read_csv(directory / "rejected.csv", dtype=str, keep_default_na=False),
+        )
+
+    def _size(self, image_id: int) -> tuple[int, int]:
+        """(height, width) in px."""
+        return int(self.images.at[image_id, "height"]), int(self.images.at[image_id, "width"])  # type: ignore[arg-type]
+
+    @cached_property
+    def _shapes(self) -> dict[int, list[tuple[str, str]]]:
+        """image_id -> [(category, counts)]. Kept, since filtering the table anew for each image is quadratic."""
+        shapes: dict[int, list[tuple[str, str]]] = defaultdict(list)
+        for image_id, category, counts in self.instances[["image_id", "category", "counts"]].itertuples(index=False):
+            shapes[image_id].append((category, counts))
+        return dict(shapes)
+
+    def _coco(self) -> dict[str, Any]:
+        """The COCO document: category ids 1..K in the order of `categories`; group and split ride on the images."""
+        numbers = {name: number for number, name in enumerate(self.categories, start=1)}
+        extra = [column for column in ("group", "split") if column in self.images]
+        images = [
+            {"id": image_id, "file_name": row["path"], "width": row["width"], "height": row["height"]}
+            | {column: row[column] for column in extra}
+            for image_id, row in self.images.to_dict("index").items()
+        ]
+        annotations = [
+            {
+                "id": number,
+                "image_id": row["image_id"],
+                "category_id": numbers[row["category"]],
+                "segmentation": {"size": list(self._size(row["image_id"])), "counts": row["counts"]},
+                "area": row["area"],
+                "bbox": row["bbox"],
+                "iscrowd": row["iscrowd"],
+                "source": row["source"],
+            }
+            for number, row in enumerate(self.instances.to_dict("records"), start=1)
+        ]
+        categories = [{"id": number, "name": name} for name, number in numbers.items()]
+        return {"images": images, "annotations": annotations, "categories": categories}

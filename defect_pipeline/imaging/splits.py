@@ -1,0 +1,118 @@
+"""Train, val and test by group: no part on two sides, each class on every side it can fill, nothing moves later."""
+
+import hashlib
+import json
+import math
+from collections.abc import Hashable, Sequence
+
+import pandas as pd
+
+from defect_pipeline.errors import PipelineError
+
+SPLITS = ("train", "val", "test")
+FRACTIONS = (0.7, 0.1, 0.2)
+_FILL_ORDER = ("train", "test", "val")  # which side a class with few groups gets first
+
+
+def assign_splits(
+    images: pd.DataFrame,
+    previous: pd.DataFrame | None = None,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    seed: int = 0,
+) -> pd.Series:
+    """The split ("train", "val" or "test") of each row of `images` (columns sha256, defect_class, group), on its index.
+
+    Classes are handled from the rarest on (counted in groups; defect-free images are a class too). The first group of a
+    class goes to train, the second to test, the third to val, each further one where the class lags most behind its
+    `fractions` (shares of groups for train, val and test; a side with share 0 stays empty). The outcome depends on seed
+    and content, not on the order of the rows or on how groups are named.
+
+    An image that `previous` (columns sha256, split) has placed stays where it is and takes its group along; new groups
+    fill up what lacks. Only when a new image proves two placed groups of different sides to be one part does the one
+    with fewer placed images move (train wins a draw), since staying would be a leak; `moved_images` lists these.
+
+    Raises PipelineError when the fractions are not three shares that add up to 1, or train has none.
+    """
+    if min(fractions) < 0 or not math.isclose(sum(fractions), 1) or fractions[0] == 0:
+        raise PipelineError(f"Split fractions {fractions} must be three shares, the first above 0, that add up to 1.")
+    share = dict(zip(SPLITS, fractions, strict=True))
+    classes = {group: set(names) for group, names in images.groupby("group")["defect_class"]}
+    first = images.groupby("group")["sha256"].min()
+    order = sorted(classes, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).hexdigest())
+    members = {name: [g for g in order if name in classes[g]] for name in images["defect_class"].unique()}
+    placed = {} if previous is None else _placed(images, previous)
+    for _, groups in sorted(members.items(), key=lambda item: (len(item[1]), item[0])):
+        for group in groups:
+            if group not in placed:
+                only_hope = any(_needs_train(members[name], group, placed) for name in classes[group])
+                placed[group] = "train" if only_hope else _neediest_side(groups, placed, share)
+    return images["group"].map(placed).rename("split")
+
+
+def moved_images(images: pd.DataFrame, previous: pd.DataFrame) -> pd.DataFrame:
+    """Images (columns path, sha256, split) that stood elsewhere in `previous`: path, before, after. Empty as a rule."""
+    before = images["sha256"].map(_splits_by_hash(previous))
+    rows = before.notna() & (before != images["split"])
+    columns = {"path": images["path"], "before": before, "after": images["split"]}
+    return pd.DataFrame(columns)[rows].reset_index(drop=True)
+
+
+def check_splits(images: pd.DataFrame) -> list[str]:
+    """What makes a split (columns path, sha256, defect_class, group, split) unusable, a sentence with its remedy each.
+
+    A group on two sides, a class of a single image, a class without a train image. Empty when all is well.
+    """
+    problems = []
+    sides = images.groupby("group")["split"].unique()
+    for group, found in sides[sides.map(len) > 1].items():
+        paths = ", ".join(sorted(images.loc[images["group"] == group, "path"])[:3])
+        problems.append(
+            f"Group {group} ({paths}, ...) stands on {' and '.join(sorted(found))}: one part on two sides is a leak; "
+            "let assign_splits place it again."
+        )
+    for defect_class, rows in images.groupby("defect_class"):
+        name = f"Class {defect_class!r}" if defect_class else "The defect-free class"
+        if rows["sha256"].nunique() == 1:
+            problems.append(
+                f"{name} has one image only ({rows['path'].iloc[0]}): training and testing need two parts at least; "
+                "add images of other parts, or take the class out."
+            )
+        elif "train" not in set(rows["split"]):
+            problems.append(
+                f"{name} is in {' and '.join(sorted(set(rows['split'])))} but not in train: nothing can learn it; "
+                "add images of other parts with it, or start from a new store so that the split is drawn anew."
+            )
+    return problems
+
+
+def manifest_digest(images: pd.DataFrame) -> str:
+    """sha256 (hex) over path, sha256, defect_class, group and split of every image, in the order of the paths."""
+    columns = ["path", "sha256", "defect_class", "group", "split"]
+    rows = sorted(images[columns].astype(str).itertuples(index=False, name=None))
+    return hashlib.sha256(json.dumps(rows).encode()).hexdigest()
+
+
+def _splits_by_hash(previous: pd.DataFrame) -> pd.Series:
+    """sha256 -> split; a file that lies twice in the folder is one image."""
+    return previous.drop_duplicates("sha256").set_index("sha256")["split"]
+
+
+def _placed(images: pd.DataFrame, previous: pd.DataFrame) -> dict[Hashable, str]:
+    """group -> the side where most of its already placed images stand; groups with none are left out."""
+    known = images.assign(before=images["sha256"].map(_splits_by_hash(previous))).drop_duplicates("sha256")
+    sides = known.dropna(subset="before").groupby("group")["before"]
+    return {group: max(SPLITS, key=list(before).count) for group, before in sides}  # the first of SPLITS wins a draw
+
+
+def _needs_train(groups: Sequence[Hashable], group: Hashable, placed: dict[Hashable, str]) -> bool:
+    """Whether a class with these groups would have none in train if this one, the last to be placed, went elsewhere."""
+    return all(other == group or placed.get(other, "train") != "train" for other in groups)
+
+
+def _neediest_side(groups: Sequence[Hashable], placed: dict[Hashable, str], share: dict[str, float]) -> str:
+    """The first of train, test, val that no group of the class has reached; then the one furthest behind its share."""
+    sides = [placed[group] for group in groups if group in placed]
+    for side in _FILL_ORDER:
+        if share[side] > 0 and side not in sides:
+            return side
+    return max(_FILL_ORDER, key=lambda side: share[side] * len(groups) - sides.count(side))

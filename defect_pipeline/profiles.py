@@ -1,0 +1,153 @@
+"""Settings as frozen typed objects: `embedded` runs on two CPU cores, `sd15` on a GPU with the papers' values.
+
+A stage's digest is made from its part of the profile, so changing one number remakes what depends on it and nothing else.
+"""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from defect_pipeline.errors import PipelineError
+
+EMBEDDED_BACKBONE = Path(__file__).resolve().parent.parent / "data" / "backbone"
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Fractions of groups in train, val and test."""
+
+    train: float = 0.6
+    val: float = 0.1
+    test: float = 0.3
+
+
+@dataclass(frozen=True)
+class Masks:
+    """Where synthetic defects go (paper A §3.4)."""
+
+    per_class: int = 40  # synthesis masks, hence drivers, of each class
+    area_factor: float = 1.6  # a perturbed shape keeps its area within this factor
+
+
+@dataclass(frozen=True)
+class Drivers:
+    """The topological driver (paper A §3.3) and the crops it is made from."""
+
+    size: int = 128  # px, a multiple of 8
+    downscale: int = 2
+    block: int = 15  # px, neighbourhood of the adaptive threshold
+    offset: float = 4.0  # grey levels below the local mean that count as structure
+    crops: int = 8  # training crops of each annotated image
+    zoom: float = 2.0  # at most; crops close in on small defects
+
+
+@dataclass(frozen=True)
+class Concept:
+    """DreamBooth with prior preservation (paper A §3.1)."""
+
+    steps: int = 60
+    batch: int = 12  # of each kind, instance and prior
+    learning_rate: float = 2e-4
+    prior_weight: float = 0.5
+    prior_images: int = 48
+    token: str = "sks"
+    class_noun: str = "component"
+
+
+@dataclass(frozen=True)
+class Hypernetwork:
+    """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
+
+    init: str = "backbone"
+    steps: int = 80
+    batch: int = 24
+    learning_rate: float = 3e-4
+    mask_weight: float = 4.0
+    text_dropout: float = 0.1
+
+
+@dataclass(frozen=True)
+class Synthesis:
+    images_per_driver: int = 1  # the paper allows up to 15
+    steps: int = 16
+    guidance: float = 1.5
+    batch: int = 20
+
+    def __post_init__(self) -> None:
+        if not 1 <= self.images_per_driver <= 15:
+            raise PipelineError(f"images_per_driver is {self.images_per_driver}; the paper allows 1 to 15 for each driver.")
+
+
+@dataclass(frozen=True)
+class Thresholds:
+    """The gate on each class: the largest KID and FID it may have to real images (extractor named in the report)."""
+
+    kid: float
+    fid: float
+    per_class: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def of(self, defect_class: str) -> tuple[float, float]:
+        """(KID, FID) for a class."""
+        return self.per_class.get(defect_class, (self.kid, self.fid))
+
+
+@dataclass(frozen=True)
+class Segmentor:
+    """Mask R-CNN; every regime takes the same number of optimizer steps."""
+
+    backbone: str = "efficientnet-lite0"
+    weights: str = ""  # directory of COCO weights for "resnet50-coco"
+    steps: int = 120
+    batch: int = 8
+    learning_rate: float = 1e-3
+
+
+@dataclass(frozen=True)
+class Profile:
+    name: str
+    backbone: str  # directory in diffusers layout
+    extractor: str
+    thresholds: Thresholds
+    extractor_weights: str = ""  # directory of the "inception" weights file
+    device: str = "cpu"
+    pool_variants: int = 10  # offline augmentations of each defect-free image (paper A §3.4)
+    pool_images: int = 60  # defect-free images used at most
+    splits: Splits = Splits()
+    masks: Masks = Masks()
+    drivers: Drivers = Drivers()
+    concept: Concept = Concept()
+    hypernetwork: Hypernetwork = Hypernetwork()
+    synthesis: Synthesis = Synthesis()
+    segmentor: Segmentor = Segmentor()
+
+
+EMBEDDED = Profile(
+    name="embedded",
+    backbone=str(EMBEDDED_BACKBONE),
+    extractor="efficientnet-lite0",
+    thresholds=Thresholds(kid=1.0, fid=400.0),
+)
+
+SD15 = Profile(
+    name="sd15",
+    backbone="models/stable-diffusion-v1-5",
+    extractor="inception",
+    extractor_weights="models/inception",
+    device="cuda",
+    pool_images=10_000,
+    thresholds=Thresholds(kid=0.15, fid=200.0),
+    masks=Masks(per_class=200),
+    drivers=Drivers(size=512, downscale=4, block=31, crops=10),
+    concept=Concept(steps=1000, batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
+    hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
+    synthesis=Synthesis(images_per_driver=15, steps=20, guidance=7.5, batch=8),
+    segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
+)
+
+PROFILES = {profile.name: profile for profile in (EMBEDDED, SD15)}
+
+
+def load_profile(name: str) -> Profile:
+    """The profile of that name. Raises PipelineError listing the names."""
+    if name not in PROFILES:
+        raise PipelineError(f"There is no profile {name!r}; use one of {', '.join(PROFILES)}.")
+    return PROFILES[name]
