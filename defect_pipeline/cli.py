@@ -114,14 +114,18 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    from defect_pipeline.assets.stage import open_dataset
-    from defect_pipeline.automation.jobs import stale
-
     place = _workplace(options, **_chosen(options))
     place.open()
-    if stale("inspection_images", None, place.store, place.pipeline):
-        from defect_pipeline.assets import inspection_images
-        ...
+    os.environ["DEFECT_PIPELINE_STORE"] = str(place.store_root)
+    from defect_pipeline.assets.stage import open_dataset
+    from defect_pipeline.automation.instance import open_instance
+    from defect_pipeline.automation.jobs import run_stale
+    from defect_pipeline.definitions import defs
+
+    with open_instance(place.store_root) as instance:
+        failures = run_stale(defs, instance, place.store, place.pipeline, ("inspection_images",))
+    if failures:
+        raise PipelineError(" ".join(failures))
     images = open_dataset(place.store.current("inspection_images")).images
     rows = images.rename(columns={"defect_class": "class"})[["path", "class", "group", "split"]]
     print(rows.to_csv(index=False) if options.csv else rows.to_string(index=False), end="" if options.csv else "\n")

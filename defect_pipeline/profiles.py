@@ -21,11 +21,18 @@ class Splits:
 
 
 @dataclass(frozen=True)
+class Pool:
+    """Canvases for synthetic defects (paper A §3.4)."""
+
+    variants: int = 10  # offline augmentations of each defect-free image
+    images: int = 40  # defect-free images used at most
+
+
+@dataclass(frozen=True)
 class Masks:
     """Where synthetic defects go (paper A §3.4)."""
 
     per_class: int = 40  # synthesis masks, hence drivers, of each class
-    area_factor: float = 1.6  # a perturbed shape keeps its area within this factor
 
 
 @dataclass(frozen=True)
@@ -34,8 +41,8 @@ class Drivers:
 
     size: int = 128  # px, a multiple of 8
     downscale: int = 2
-    block: int = 15  # px, neighbourhood of the adaptive threshold
-    offset: float = 4.0  # grey levels below the local mean that count as structure
+    block: int = 31  # downscaled px, neighbourhood of the adaptive threshold
+    offset: float = 10.0  # grey levels below the local mean that count as structure
     crops: int = 8  # training crops of each annotated image
     zoom: float = 2.0  # at most; crops close in on small defects
 
@@ -109,9 +116,8 @@ class Profile:
     thresholds: Thresholds
     extractor_weights: str = ""  # directory of the "inception" weights file
     device: str = "cpu"
-    pool_variants: int = 10  # offline augmentations of each defect-free image (paper A §3.4)
-    pool_images: int = 60  # defect-free images used at most
     splits: Splits = Splits()
+    pool: Pool = Pool()
     masks: Masks = Masks()
     drivers: Drivers = Drivers()
     concept: Concept = Concept()
@@ -133,10 +139,10 @@ SD15 = Profile(
     extractor="inception",
     extractor_weights="models/inception",
     device="cuda",
-    pool_images=10_000,
+    pool=Pool(images=10_000),
     thresholds=Thresholds(kid=0.15, fid=200.0),
     masks=Masks(per_class=200),
-    drivers=Drivers(size=512, downscale=4, block=31, crops=10),
+    drivers=Drivers(size=512, downscale=4, crops=10),
     concept=Concept(steps=1000, batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
     hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
     synthesis=Synthesis(images_per_driver=15, steps=20, guidance=7.5, batch=8),

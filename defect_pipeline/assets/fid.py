@@ -45,7 +45,7 @@ def fid_report(build: Build) -> None:
     """KID with its confidence interval and FID to held-out and to train images of the class, beside the real-vs-real floor."""
     settings, dataset = build.settings, build.dataset()
     weights = Path(settings.extractor_weights) if settings.extractor_weights else None
-    extractor = load_extractor(settings.extractor, weights, settings.device)
+    extractor = load_extractor(settings.extractor, weights, device=settings.device)
     synthetic = [read_image(path) for path in sorted((build.parent("sadf_images").path / "images").glob("*.png"))]
     features = extractor.features(np.stack(synthetic))
 

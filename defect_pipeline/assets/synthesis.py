@@ -17,6 +17,7 @@ from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.imaging.coco import coco_dict
+from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
@@ -93,7 +94,7 @@ def _show(build: Build, names: list[str], masks: list[list[tuple[str, np.ndarray
 
 
 @stage(
-    parents=("inspection_images", "sadf_images", "fid_report"),
+    parents=("inspection_images", "mask_bank", "sadf_images", "fid_report"),
     settings=lambda pipeline: pipeline.settings.thresholds,
     group="synthesis",
     kinds={"coco"},
@@ -128,3 +129,20 @@ def sadf_coco(build: Build) -> None:
     merged |= {"info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed}, "categories": coco["categories"]}
     (build.path / "annotations.json").write_text(json.dumps(merged))
     build.metadata |= {"images": len(merged["images"]), "instances": len(merged["annotations"])}
+    build.picture("contact sheet", _overview(build))
+
+
+def _overview(build: Build) -> np.ndarray:
+    """A row for each class: three real crops, four synthetic images, and these four with the masks they were asked for."""
+    dataset, size, colours = build.dataset(), build.settings.drivers.size, class_colours(build.classes())
+    pictures, captions = [], []
+    for k in build.classes():
+        train = [i for i in dataset.of_class(k) if dataset.images.at[i, "split"] == "train"][:3]
+        real = [crop.image for crop in defect_crops(dataset, train, k, size, per_image=1, zoom=1.0, seed=0)]
+        part, bank = build.parent("sadf_images", k).path, read_bank(build.parent("mask_bank", k).path)[:4]
+        painted = [read_image(part / IMAGES / f"{n:04d}_00.png") for n in range(len(bank))]
+        asked = [overlay(image, entry.masks, colours) for image, entry in zip(painted, bank, strict=True)]
+        row = [*real, *[np.full_like(painted[0], 255)] * (3 - len(real)), *painted, *asked]
+        pictures += row
+        captions += [f"{k}: real"] * 3 + ["synthetic"] * len(painted) + ["mask asked for"] * len(asked)
+    return contact_sheet(pictures, captions, columns=11)

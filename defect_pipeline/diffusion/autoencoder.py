@@ -49,7 +49,7 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
     def fit(cls, batches: Iterable[Tensor], luma_channels: int = 32, chroma_channels: int = 4, patch: int = 8):
         """Fit both maps to images (B, 3, H, W) in [-1, 1]: PCA for the encoder, ridge regression for the decoder.
 
-        Component k is divided by std_k ** 0.7, which leaves coarse structure the louder part of a latent, and all of them
+        Component k is divided by std_k ** 0.6, which leaves coarse structure the louder part of a latent, and all of them
         by one factor that makes the mean variance 1, as the noise schedule expects.
         """
         images = torch.cat(list(batches)).double()
@@ -61,7 +61,7 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
         basis = torch.zeros(luma_channels + chroma_channels, 3 * n_luma, dtype=torch.double)
         basis[:luma_channels, :n_luma] = _principal(patches[:, :n_luma] - mean[:n_luma], luma_channels)
         basis[luma_channels:, n_luma:] = _principal(patches[:, n_luma:], chroma_channels)
-        scale = ((patches - mean) @ basis.T).std(0) ** -0.7
+        scale = ((patches - mean) @ basis.T).std(0) ** -0.6
         scale = scale / (((patches - mean) @ basis.T) * scale).var(0).mean().sqrt()
 
         model = cls(luma_channels + chroma_channels, luma_channels, patch)

@@ -34,11 +34,11 @@ Report = Callable[[str, int, int, float, float], None]
 class Recipe:
     """Steps and rates of the two learned stages; a step is one batch of fresh surfaces."""
 
-    unet_steps: int = 1200
-    control_steps: int = 450
-    batch: int = 32
-    unet_rate: float = 4e-4
-    control_rate: float = 3e-4
+    unet_steps: int = 2200
+    control_steps: int = 700
+    batch: int = 16
+    unet_rate: float = 5e-4
+    control_rate: float = 4e-4
     mask_weight: float = 4.0  # how much more a pixel of a mark counts in the loss: marks are a small share of it
     caption_dropout: float = 0.1
     seed: int = 0

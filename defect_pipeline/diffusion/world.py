@@ -82,7 +82,7 @@ def draw_surfaces(n: int, size: int, generator: Generator, *, marked: float = 0.
     grey = (light * (structure.shade + relief)).clamp(0, 1.3)
     images = _colour(draw, grey, soft, tint)
     images = torch.where(structure.void[:, None] > 0.5, images * 0.08, images)
-    images = images + torch.randn(images[:, :1].shape, generator=generator, device=draw.device) * draw.uniform(0, 0.02)[:, None]
+    images = images + torch.randn(images[:, :1].shape, generator=generator, device=draw.device) * draw.uniform(0, 0.006)[:, None]
     contrast, gain = draw.uniform(0.7, 1.2)[:, None], draw.uniform(0.75, 1.15)[:, None]
     images = (((images - 0.5) * contrast + 0.5) * gain).clamp(0, 1)
     masks = (soft > 0.25) & (structure.void < 0.5)
@@ -102,11 +102,11 @@ def _material(draw: _Draw, kind: Tensor) -> Tensor:
 
     one = (1.0, 1.0)
     stretch = per_kind((8, 40), one, (6, 20), one, (1, 2), one, one, (1, 3), (3, 20), one)
-    rough = per_kind((0.1, 0.9), (0.4, 1.3), (0.3, 1.0), (0.8, 1.8), (0.7, 1.4), (0.3, 1.1), (1.0, 2.0), (0.3, 0.8), (0.3, 1.2), (1.0, 2.0))
-    level = per_kind((0.02, 0.12), (0.03, 0.12), (0.02, 0.08), (0.005, 0.05), (0.05, 0.16), (0.03, 0.12), (0.005, 0.04), (0.02, 0.08), (0.02, 0.14), (0.005, 0.04))
+    rough = per_kind((0.6, 1.2), (0.9, 1.6), (0.6, 1.2), (1.2, 2), (1, 1.6), (0.7, 1.3), (1.2, 2), (0.8, 1.2), (0.6, 1.3), (1.2, 2))
+    level = per_kind((0.02, 0.08), (0.02, 0.1), (0.02, 0.06), (0.005, 0.04), (0.04, 0.14), (0.03, 0.1), (0.005, 0.03), (0.02, 0.05), (0.02, 0.1), (0.005, 0.03))
     relief = draw.noise(rough, stretch, angle) * level
     relief = relief + draw.noise(draw.uniform(1.2, 2.2), draw.uniform(1, 4), angle) * draw.uniform(0, 0.06)
-    fine = draw.noise(draw.uniform(0, 0.5), stretch.sqrt(), angle, low=draw.uniform(6, 24)) * draw.uniform(0, 0.03)
+    fine = draw.noise(draw.uniform(0, 0.5), stretch.sqrt(), angle, low=draw.uniform(6, 24)) * draw.uniform(0, 0.015) * draw.chance(0.5)
 
     along, across = draw.rotated()
     curve = draw.uniform(-1.5, 1.5) * along**2
@@ -274,7 +274,7 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
     mostly_bright = (kind == MARKS.index("scratch")) | (kind == MARKS.index("fray"))
     dark = draw.uniform() < torch.where(mostly_bright, 0.35, 0.8)
     depth = draw.uniform(0.12, 0.55) * torch.where(dark, -1.0, 1.0)
-    grain = draw.noise(draw.uniform(0.3, 1.4), draw.uniform(1, 3), draw.uniform(0, 3)) * draw.uniform(0, 0.15)
+    grain = draw.noise(draw.uniform(0.3, 1.4), draw.uniform(1, 3), draw.uniform(0, 3)) * draw.uniform(0, 0.1)
     gx = F.pad(soft[:, :, 2:] - soft[:, :, :-2], (1, 1))
     gy = F.pad(soft[:, 2:] - soft[:, :-2], (0, 0, 1, 1))
     angle = draw.uniform(0, 2 * math.pi)
@@ -288,9 +288,9 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
 def _colour(draw: _Draw, grey: Tensor, soft: Tensor, tint: Tensor) -> Tensor:
     """RGB (n, 3, S, S): a base hue, a drift of it over the surface, the mark's tint; 40 % of the images stay grey."""
     strength = draw.chance(0.6)[:, None] * draw.uniform(0.1, 1.0)[:, None]
-    base = 1 + (draw.uniform(0.75, 1.25, 3, 1, 1) - 1) * strength
+    base = 1 + (draw.uniform(0.82, 1.18, 3, 1, 1) - 1) * strength
     drift = draw.noise(draw.uniform(1.8, 2.5), draw.uniform(1, 2), draw.uniform(0, 3))[:, None]
-    base = base * (1 + drift * draw.uniform(-0.06, 0.06, 3, 1, 1) * strength)
+    base = base * (1 + drift * draw.uniform(-0.04, 0.04, 3, 1, 1) * strength)
     marked = 1 + (tint[:, :, None, None] - 1) * soft[:, None] * strength
     return grey[:, None] * base * marked
 

@@ -6,6 +6,7 @@ import cv2
 import numpy as np
 
 Box = tuple[int, int, int]  # x0, y0, side (px)
+SURROUNDINGS = 1.5  # a defect fills two thirds of its crop at most
 
 
 def square_crop(
@@ -18,13 +19,15 @@ def square_crop(
 ) -> Box:
     """Where to cut a square out of an image of `shape` (H, W[, C]); a squash would bend every round defect.
 
-    The side is the short side / `zoom` (>= 1), but not below `min_side` unless the image is smaller still. The square
-    holds as many pixels of `focus` (H, W bool) as any square of its side can. Where several places hold as many: a
-    random one with `rng`, else the one in their middle. Without a focus every place is as good.
+    The side is the short side / `zoom` (>= 1), but at least `min_side` and SURROUNDINGS times the extent of `focus` (H, W
+    bool) as far as the image allows: no zoom into a large defect until nothing else is left. The square holds as many
+    pixels of the focus as any square of its side can. Where several places hold as many: a random one with `rng`, else
+    the one in their middle. Without a focus, or with an empty one, every place is as good.
     """
     height, width = shape[:2]
-    side = min(max(min_side, round(min(height, width) / zoom)), height, width)
-    if focus is None:
+    extent = 0 if focus is None else max(cv2.boundingRect(focus.astype(np.uint8))[2:])
+    side = min(max(min_side, round(min(height, width) / zoom), round(SURROUNDINGS * extent)), height, width)
+    if not extent or focus is None:
         rows, columns = height - side, width - side
         return (columns // 2, rows // 2, side) if rng is None else _draw(rng, columns, rows, side)
     held = _pixels_held(focus, side)

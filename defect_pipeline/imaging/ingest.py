@@ -324,7 +324,7 @@ def _class_folder_entries(survey: Survey) -> list[Entry]:
 
 
 def _defect_free_entries(survey: Survey, listed: set[str]) -> list[Entry]:
-    """What lies in defect_free/ and is not `listed` otherwise; a mask may stand beside an image, and must be empty."""
+    """What lies in defect_free/ and is not `listed` already; a mask may stand beside an image, and must be empty."""
     entries = []
     for images, found in _pairs(path for path in survey.images() if _is_free(path) and path not in listed).values():
         if len(images) == 1 and len(found) <= 1:
@@ -686,7 +686,8 @@ def _entries(survey: Survey) -> tuple[list[Entry], bool]:
             f"{survey.root} has none of the three layouts read here; give it annotations.json (COCO), a folder "
             "for each class with images and mask PNGs of the same stem, or Annotations/*.xml with Images/ (Pascal VOC)."
         )
-    return entries + _defect_free_entries(survey, {entry.image for entry in entries}), class_folders
+    listed = {entry.image for entry in entries} | {path for path, _, _ in survey.rejected}
+    return entries + _defect_free_entries(survey, listed), class_folders
 
 
 def _tables(survey: Survey, root: Path, entries: list[Entry], pixels: dict[str, Pixels]) -> Dataset:

@@ -496,7 +496,7 @@ def test_scan_sees_what_matters(folders: Path) -> None:
 
 
 def _real(name: str, tmp_path: Path, keep: Callable[[Path], bool]) -> Path:
-    """A folder of links to some of the real files: a few seconds instead of a quarter of a minute."""
+    """A copy of some of the real files, to keep the test short."""
     if not (REAL / name).is_dir():
         pytest.skip(f"the real images are not here: no {name} in {REAL}")
     for path in (REAL / name).rglob("*.*"):

@@ -1,0 +1,96 @@
+"""Annotated masks, perturbed and placed, or drawn by hand → one mask set for each synthetic image to come."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.drivers import class_colours
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.masks import component_mask, decode, encode, instances_of, read_hand_drawn, sample_masks
+from defect_pipeline.imaging.sheets import contact_sheet, overlay
+
+
+@dataclass(frozen=True)
+class BankEntry:
+    """A pool image (path within the pool) and the masks [(category, (S, S) bool)] to paint on it."""
+
+    background: str
+    masks: list[tuple[str, np.ndarray]]
+
+
+def _drawn_digest(pipeline: Pipeline) -> str:
+    """sha256 over the hand-drawn masks, so that a redrawn one is noticed."""
+    folder = Path(pipeline.drawn_masks)
+    files = sorted(folder.rglob("*.png")) if pipeline.drawn_masks else []
+    return hashlib.sha256(b"".join(str(f.relative_to(folder)).encode() + f.read_bytes() for f in files)).hexdigest()
+
+
+@stage(
+    parents=("inspection_images", "defect_free_pool"),
+    settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
+    group="drivers",
+    kinds={"opencv"},
+    partitioned=True,
+)
+def mask_bank(build: Build) -> None:
+    """Where the synthetic defects of a class go: train masks, perturbed and kept on the component, or drawn ones."""
+    size, n = build.settings.drivers.size, build.settings.masks.per_class
+    pool = build.parent("defect_free_pool").path
+    backgrounds = sorted(path.relative_to(pool).as_posix() for path in (pool / "images").glob("*.png"))
+    rng = np.random.default_rng([build.pipeline.seed, *build.defect_class.encode()])
+    chosen = [backgrounds[k] for k in rng.permutation(max(n, len(backgrounds)))[:n] % len(backgrounds)]
+    drawn = Path(build.pipeline.drawn_masks) / build.defect_class
+    if build.pipeline.drawn_masks and drawn.is_dir():
+        masks = read_hand_drawn(drawn, size)
+        sets = [instances_of(masks[k % len(masks)]) for k in range(n)]
+        strategy = "drawn by hand (ii)"
+    else:
+        sources = _sources(build)
+        sets = [sample_masks(sources, component_mask(read_image(pool / path)), 1, rng)[0] for path in chosen]
+        strategy = "annotated, perturbed (i)"
+    rows = [
+        {"driver": k, "background": path, "category": build.defect_class, "counts": encode(mask), "side": size}
+        for k, (path, masks) in enumerate(zip(chosen, sets, strict=True))
+        for mask in masks
+    ]
+    pd.DataFrame(rows).to_parquet(build.path / "masks.parquet")
+    areas = [float(np.any(masks, axis=0).mean() * 100) for masks in sets]
+    build.metadata |= {"mask sets": n, "instances": len(rows), "strategy": strategy, "median area in %": float(np.median(areas))}
+    colours = class_colours(build.classes())
+    shown = [overlay(read_image(pool / entry.background), entry.masks, colours) for entry in read_bank(build.path)[:18]]
+    build.picture("masks on the pool", contact_sheet(shown, columns=6))
+
+
+def read_bank(directory: Path) -> list[BankEntry]:
+    """The entries of a `mask_bank` artifact, one for each synthesis driver, in order."""
+    table = pd.read_parquet(directory / "masks.parquet")
+    return [
+        BankEntry(
+            rows["background"].iloc[0],
+            [(row.category, decode(row.counts, row.side, row.side)) for row in rows.itertuples()],
+        )
+        for _, rows in table.groupby("driver")
+    ]
+
+
+def _sources(build: Build) -> list[list[np.ndarray]]:
+    """The instance sets of this class in crops of the train images, as large as the generator sees them."""
+    dataset, drivers = build.dataset(), build.settings.drivers
+    train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
+    crops = defect_crops(
+        dataset, train, build.defect_class, drivers.size,
+        per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
+    )  # fmt: skip
+    sets = [[mask for name, mask in crop.masks if name == build.defect_class] for crop in crops]
+    if not sets:
+        raise PipelineError(
+            f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "
+            "images of it, or take the class out."
+        )
+    return sets

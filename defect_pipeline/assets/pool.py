@@ -1,0 +1,42 @@
+"""Defect-free images → the augmented pool that synthetic defects are painted on (paper A §3.4)."""
+
+import numpy as np
+
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.augment import variants
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import contact_sheet, save_png
+
+IMAGES = "images"
+
+
+@stage(
+    parents=("inspection_images",),
+    settings=lambda pipeline: (pipeline.settings.pool, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom),
+    group="data",
+    kinds={"opencv"},
+)
+def defect_free_pool(build: Build) -> None:
+    """Ten offline augmentations of every defect-free train image: crop, zoom, roto-translation, noise, contrast."""
+    settings, dataset, drivers = build.settings.pool, build.dataset(), build.settings.drivers
+    ids = [i for i in dataset.defect_free() if dataset.images.at[i, "split"] == "train"]
+    if not ids:
+        raise PipelineError(
+            f"There are no defect-free images under {dataset.root}: synthesis paints on them. Add images without a defect "
+            "(a defect_free folder, images without annotations, or a class folder whose masks are all empty)."
+        )
+    rng = np.random.default_rng(build.pipeline.seed)
+    chosen = sorted(rng.permutation(ids)[: settings.images].tolist())
+    (build.path / IMAGES).mkdir()
+    for done, image_id in enumerate(chosen):
+        seed = int(dataset.images.at[image_id, "sha256"][:12], 16) + build.pipeline.seed
+        views = variants(dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom))
+        for j, view in enumerate(views):
+            save_png(build.path / IMAGES / f"{done:04d}_{j:02d}.png", view)
+        build.progress(done + 1, len(chosen))
+    files = sorted((build.path / IMAGES).glob("*.png"))
+    build.metadata |= {"defect-free train images": len(ids), "images used": len(chosen), "pool": len(files)}
+    shown = files[:: settings.variants][:6] + files[1 : settings.variants][:6]
+    captions = ["source"] * min(6, len(chosen)) + ["variant of the first"] * 6
+    build.picture("pool", contact_sheet([read_image(file) for file in shown], captions, columns=6))

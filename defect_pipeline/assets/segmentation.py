@@ -1,0 +1,150 @@
+"""What the synthetic set is for: Mask R-CNN trained in three regimes (paper A §5) and measured on the test split."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torchvision.models.detection import MaskRCNN
+
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
+from defect_pipeline.imaging.crops import windows
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.drivers import class_colours
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.masks import decode
+from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
+from defect_pipeline.recognition.segmentor import build_segmentor, predict, regime_stages, train_segmentor
+from defect_pipeline.store import atomic_write
+
+REGIMES = ("real", "synthetic", "synthetic_then_real")
+REPORT = "figures.json"
+Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
+
+
+@stage(
+    parents=("inspection_images", "sadf_coco"),
+    settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
+    group="recognition",
+    kinds={"torch", "torchvision"},
+    gpu=True,
+)
+def segmentor(build: Build) -> None:
+    """Mask R-CNN from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
+    settings, dataset = build.settings.segmentor, build.dataset()
+    defects = _windows(dataset, "train", build.settings.drivers.size, defective=True)
+    clean = _windows(dataset, "train", build.settings.drivers.size, defective=False)
+    negatives = clean[0][: len(defects[0]) // 2], clean[1][: len(defects[0]) // 2]  # the same in every regime
+    data = {
+        "real": (defects[0] + negatives[0], defects[1] + negatives[1]),
+        "synthetic": _joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
+    }
+    curves = {}
+    for regime in REGIMES:
+        model = _new_segmentor(build)
+        curves[regime] = _train_regime(build, model, regime, data)
+        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / f"{regime}.safetensors")
+    build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
+    build.metadata |= {"steps in each regime": settings.steps, "of these without a defect": len(negatives[0])}
+    if all(curves.values()):
+        build.picture("loss", curve(curves, "segmentor", "step", "loss"))
+
+
+def _train_regime(build: Build, model: MaskRCNN, regime: str, data: dict[str, Annotated]) -> list[tuple[float, float]]:
+    """Train through the regime's stages with checkpoints; the loss curve since this process began."""
+    settings, losses, done = build.settings.segmentor, [], 0
+    for number, (source, steps) in enumerate(regime_stages(regime, settings.steps)):
+        file = build.workdir / f"{regime}.{number}.pt"
+        resume = torch.load(file, weights_only=True) if file.exists() else None
+        loop = train_segmentor(
+            model, *data[source], steps=steps, seed=build.pipeline.seed,
+            batch=settings.batch, learning_rate=settings.learning_rate, resume=resume,
+        )  # fmt: skip
+        for state in loop:
+            if state.step % 10 == 0 or state.step == steps:
+                losses.append((done + state.step, state.loss.item()))
+                build.progress(done + state.step, settings.steps, loss=losses[-1][1])
+            if state.step % 50 == 0 or state.step == steps:
+                atomic_write(file, lambda path, state=state: torch.save(state.state_dict(), path))
+        done += steps
+    return losses
+
+
+@stage(
+    parents=("inspection_images", "segmentor"),
+    settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
+    group="recognition",
+    kinds={"torch", "coco"},
+    gpu=True,
+)
+def segmentation_report(build: Build) -> None:
+    """segm and bbox mAP, IoU and Hausdorff distance of each regime on the test split, with pictures of what it sees."""
+    dataset, size = build.dataset(), build.settings.drivers.size
+    defects = _windows(dataset, "test", size, defective=True)
+    images, truth = _joined(defects, _windows(dataset, "test", size, defective=False))
+    figures: dict[str, SegmentationFigures] = {}
+    shown = [[overlay(image, _named(masks, dataset), class_colours(dataset.categories)) for image, masks in zip(*defects, strict=True)][::_every(defects)]]
+    for regime in REGIMES:
+        model = _new_segmentor(build)
+        model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
+        seen = predict(model, images)
+        figures[regime] = segmentation_figures(truth, seen, dataset.categories)
+        found = [[(int(k), m) for k, m, s in zip(p.labels, p.masks, p.scores, strict=True) if s >= 0.5] for p in seen]
+        shown.append([overlay(images[i], _named(found[i], dataset), class_colours(dataset.categories)) for i in range(0, len(defects[0]), _every(defects))])
+        build.progress(len(figures), len(REGIMES))
+    (build.path / REPORT).write_text(json.dumps({regime: asdict(part) for regime, part in figures.items()}))
+    build.metadata |= {f"segm mAP {regime}": part.segm_map for regime, part in figures.items()}
+    build.metadata["figures"] = [
+        {"regime": regime} | {k: v for k, v in asdict(part).items() if not isinstance(v, dict)} for regime, part in figures.items()
+    ]
+    captions = [name for name in ("annotated", *REGIMES) for _ in shown[0]]
+    build.picture("test images", contact_sheet([x for row in shown for x in row], captions, columns=len(shown[0])))
+
+
+def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
+    """What a `segmentation_report` artifact says of each regime."""
+    return {regime: SegmentationFigures(**part) for regime, part in json.loads((directory / REPORT).read_text()).items()}
+
+
+def read_coco(directory: Path, categories: tuple[str, ...]) -> Annotated:
+    """The images of a `sadf_coco` artifact with their instances as (category index, mask)."""
+    coco = json.loads((directory / "annotations.json").read_text())
+    instances: dict[int, list[tuple[int, np.ndarray]]] = {image["id"]: [] for image in coco["images"]}
+    index = {entry["id"]: categories.index(entry["name"]) for entry in coco["categories"]}
+    for annotation in coco["annotations"]:
+        (height, width), counts = annotation["segmentation"]["size"], annotation["segmentation"]["counts"]
+        instances[annotation["image_id"]].append((index[annotation["category_id"]], decode(counts, height, width)))
+    images = [read_image(directory / image["file_name"]) for image in coco["images"]]
+    return images, [instances[image["id"]] for image in coco["images"]]
+
+
+def _new_segmentor(build: Build) -> MaskRCNN:
+    settings = build.settings.segmentor
+    weights = Path(settings.weights) if settings.weights else None
+    model = build_segmentor(
+        len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=build.pipeline.seed
+    )
+    return model.to(build.settings.device)
+
+
+def _windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
+    """Square windows of the split's images with, or without, a visible defect."""
+    ids = [i for i in dataset.subset(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
+    crops = [crop for i in ids for crop in windows(dataset, i, size) if bool(crop.masks) == defective]
+    return [c.image for c in crops], [[(dataset.categories.index(k), mask) for k, mask in c.masks] for c in crops]
+
+
+def _joined(a: Annotated, b: Annotated) -> Annotated:
+    return a[0] + b[0], a[1] + b[1]
+
+
+def _named(instances: list[tuple[int, np.ndarray]], dataset: Dataset) -> list[tuple[str, np.ndarray]]:
+    return [(dataset.categories[k], mask) for k, mask in instances]
+
+
+def _every(defects: Annotated) -> int:
+    """The stride that shows ten images."""
+    return max(1, len(defects[0]) // 10)

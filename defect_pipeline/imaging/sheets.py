@@ -1,0 +1,120 @@
+"""Pictures for people: mask overlays, contact sheets and curves, to a file or into the metadata that Dagster shows."""
+
+import base64
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import cv2
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from defect_pipeline.errors import PipelineError
+
+PAPER, INK = 255, 40  # grey of the sheet and of its captions
+CAPTION = 14  # px high
+FILL = 0.25  # how much of its colour covers a mask
+
+
+def overlay(
+    image: np.ndarray, masks: Sequence[tuple[str, np.ndarray]], colours: Mapping[str, tuple[int, int, int]]
+) -> np.ndarray:
+    """The (H, W, 3) uint8 image with each (category, (H, W) bool) tinted and outlined in its class colour.
+
+    The outline runs just outside the mask: what the mask covers stays to be judged, even where it is a pixel wide.
+    """
+    picture = image.copy()
+    for category, mask in masks:
+        colour = np.array(colours[category], dtype=np.float32)
+        picture[mask] = np.rint((1 - FILL) * picture[mask] + FILL * colour).astype(np.uint8)
+        rim = cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool) & ~mask
+        picture[rim] = colours[category]
+    return picture
+
+
+def contact_sheet(
+    images: Sequence[np.ndarray], captions: Sequence[str] | None = None, *, columns: int = 8, cell: int = 128
+) -> np.ndarray:
+    """Images (H, W, 3) uint8 of any size in rows of `columns`, each fitted into `cell` x `cell` px over its caption.
+
+    One RGB uint8 array. A caption too long for its cell is cut and ends in "..". Raises ValueError without any image.
+    """
+    if not images:
+        raise ValueError("a contact sheet needs at least one image")
+    texts = [""] * len(images) if captions is None else captions
+    strip = CAPTION if any(texts) else 0
+    cells = [_cell(image, text, cell, strip) for image, text in zip(images, texts, strict=True)]
+    blank = np.full_like(cells[0], PAPER)
+    columns = min(columns, len(cells))
+    cells += [blank] * (-len(cells) % columns)
+    return np.vstack([np.hstack(cells[start : start + columns]) for start in range(0, len(cells), columns)])
+
+
+def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str) -> np.ndarray:
+    """A small line plot, one line per name over its (x, y) points, as RGB uint8 (300, 480, 3)."""
+    figure = Figure(figsize=(4.8, 3.0), dpi=100, layout="constrained")  # no pyplot: it keeps figures alive
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    for name, points in values.items():
+        axes.plot([x for x, _ in points], [y for _, y in points], label=name, linewidth=1.2)
+    axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
+    axes.grid(alpha=0.3)
+    if len(values) > 1:
+        axes.legend(fontsize="small")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
+def save_png(path: Path, image: np.ndarray) -> None:
+    """Writes a (H, W, 3) RGB or (H, W) grey uint8 array. Raises PipelineError when the file cannot be written."""
+    try:
+        path.write_bytes(_encoded(image, ".png"))
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be written ({error.strerror}): free or choose another disk.") from error
+
+
+def thumbnail_markdown(image: np.ndarray, max_kb: int = 100) -> str:
+    """Markdown that carries the (H, W, 3) uint8 picture in itself, at most `max_kb` KiB long.
+
+    PNG where that fits, for curves and drivers; else JPEG, in half the size until it fits. Metadata is kept with every
+    run, and the UI loads all of it.
+    """
+    text = _markdown(_encoded(image, ".png"), "png")
+    while len(text) > max_kb * 1024:
+        text = _markdown(_encoded(image, ".jpg"), "jpeg")
+        height, width = image.shape[:2]
+        image = cv2.resize(image, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
+    return text
+
+
+def _cell(image: np.ndarray, text: str, cell: int, strip: int) -> np.ndarray:
+    """(cell + strip, cell, 3): the image in the middle of a square, with a thin frame of paper, over its caption."""
+    room = cell - 2
+    factor = room / max(image.shape[:2])
+    height, width = (max(1, round(side * factor)) for side in image.shape[:2])
+    # small drivers and masks are shown in their own pixels, not smoothed
+    fitted = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA if factor < 1 else cv2.INTER_NEAREST)
+    framed = np.full((cell + strip, cell, 3), PAPER, dtype=np.uint8)
+    top, left = (cell - height) // 2, (cell - width) // 2
+    framed[top : top + height, left : left + width] = fitted
+    if text:
+        place = (3, cell + strip - 4)
+        cv2.putText(framed, _fitted(text, cell - 4), place, cv2.FONT_HERSHEY_SIMPLEX, 0.36, (INK,) * 3, 1, cv2.LINE_AA)
+    return framed
+
+
+def _fitted(text: str, width: int) -> str:
+    """The text, cut so that it is at most `width` px wide."""
+    shown = text
+    while len(shown) > 2 and cv2.getTextSize(shown, cv2.FONT_HERSHEY_SIMPLEX, 0.36, 1)[0][0] > width:
+        text = text[:-1]
+        shown = text + ".."
+    return shown
+
+
+def _encoded(image: np.ndarray, suffix: str) -> bytes:
+    return cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
+
+
+def _markdown(data: bytes, kind: str) -> str:
+    return f"![](data:image/{kind};base64,{base64.b64encode(data).decode('ascii')})"
