@@ -6,8 +6,9 @@ from defect_pipeline.assets.masks import mask_bank  # isort: skip
 from defect_pipeline.assets.drivers import topological_drivers  # isort: skip
 from defect_pipeline.assets.concept import concept_weights  # isort: skip
 from defect_pipeline.assets.hypernetwork import hypernetwork_weights  # isort: skip
-from defect_pipeline.assets.synthesis import sadf_coco, sadf_images  # isort: skip
+from defect_pipeline.assets.synthesis import sadf_images  # isort: skip
 from defect_pipeline.assets.fid import fid_report  # isort: skip
+from defect_pipeline.assets.coco import sadf_coco  # isort: skip
 from defect_pipeline.assets.segmentation import segmentation_report, segmentor  # isort: skip
 
 chain = [

@@ -1,5 +1,7 @@
 """Raw images → one table of images, instances, groups and splits."""
 
+from collections.abc import Iterator
+
 import numpy as np
 import pandas as pd
 
@@ -8,7 +10,7 @@ from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.groups import find_groups
+from defect_pipeline.imaging.groups import Description, describe, find_groups, part_ids_of
 from defect_pipeline.imaging.ingest import ingest, scan
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.splits import assign_splits, check_splits, manifest_digest, moved_images
@@ -31,9 +33,8 @@ def inspection_images(build: Build) -> None:
     pipeline = build.pipeline
     previous = _previous(build.store, pipeline)
     dataset = ingest(pipeline.root, previous)
-    groups = find_groups(dataset, part_regex=pipeline.part_regex or None)
+    dataset = dataset.with_columns(group=_groups(dataset, pipeline.part_regex, build))
     splits = build.settings.splits
-    dataset = dataset.with_columns(group=groups)
     before = None if previous is None else previous.images
     dataset = dataset.with_columns(
         split=assign_splits(dataset.images, before, (splits.train, splits.val, splits.test), pipeline.seed)
@@ -61,9 +62,21 @@ def inspection_images(build: Build) -> None:
     build.picture("annotated images", _sheet(dataset, build.pipeline.seed))
 
 
+def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
+    """The part behind each image, from its pixels and, where there is a regex, from its name."""
+    paths, hashes = dataset.images["path"].tolist(), dataset.images["sha256"].tolist()
+
+    def descriptions() -> Iterator[Description]:
+        for done, image_id in enumerate(dataset.images.index, start=1):
+            yield describe(dataset.image(image_id))
+            build.progress(done, len(paths))
+
+    return find_groups(descriptions(), hashes, part_ids_of(paths, part_regex) if part_regex else None)
+
+
 def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:
     """What the store knows of this folder from before."""
-    if "all" not in store.partitions("inspection_images") and not store.partitions("inspection_images"):
+    if not store.partitions("inspection_images"):
         return None
     previous = open_dataset(store.current("inspection_images"))
     return previous if previous.root == pipeline.root else None

@@ -57,6 +57,10 @@ class Build:
     context: dg.AssetExecutionContext
     workdir: Path
     last_report: float = field(default_factory=time.monotonic)
+    metadata: dict[str, Any] = field(init=False)  # for the UI and the manifest: numbers, strings, lists of dicts as tables
+
+    def __post_init__(self) -> None:
+        self.metadata = self.draft.metadata
 
     @property
     def settings(self) -> Profile:
@@ -66,11 +70,6 @@ class Build:
     def path(self) -> Path:
         """The directory of the artifact in the making."""
         return self.draft.path
-
-    @property
-    def metadata(self) -> dict[str, Any]:
-        """Shown in the UI and kept in the manifest: numbers, strings, and lists of dicts as tables."""
-        return self.draft.metadata
 
     @property
     def defect_class(self) -> str:

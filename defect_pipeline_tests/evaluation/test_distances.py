@@ -67,9 +67,7 @@ def test_interval_holds_the_true_kid_as_often_as_it_says():
     truth = kernel_distance(sample(4000, 900), sample(4000, 901, shift=0.3))
     hits, misses_low = 0, 0
     for i in range(100):
-        kid, low, high = kernel_distance_ci(
-            sample(40, 2 * i), sample(40, 2 * i + 1, shift=0.3), resamples=300, seed=i
-        )
+        kid, low, high = kernel_distance_ci(sample(40, 2 * i), sample(40, 2 * i + 1, shift=0.3), resamples=300, seed=i)
         assert low < kid < high
         hits += low <= truth <= high
         misses_low += truth < low  # where copies of an image were paired with itself, the interval would stand too high
