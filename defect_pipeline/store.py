@@ -1,23 +1,24 @@
-"""The artifact store: one directory `<asset>/<partition>/<digest>/` for each thing made, its manifest.json written last.
+"""The artifact store: one directory `<asset>/<partition>/<digest>/` for each thing made, manifest.json written last.
 
-A directory without its manifest does not exist. What is being made lies in a temporary directory beside the others and is
-renamed into place when whole, so a killed run leaves nothing that a later one could take for finished.
+A directory without its manifest does not exist. What is being made lies in a temporary directory beside the others and
+is renamed into place when whole, so a killed run leaves nothing that a later one could take for finished.
 """
 
 import errno
+import functools
 import hashlib
 import json
 import logging
 import os
+import re
 import shutil
 import socket
-import tempfile
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
 from datetime import UTC, datetime
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
 
@@ -32,6 +33,8 @@ MANIFEST = "manifest.json"
 CURRENT = "current.json"
 FORMAT = 1
 STALE_SECONDS = 24 * 3600  # a temporary directory of another host is given up after a day
+FULL = 2**20  # bytes; where less is free at an error, the disk is to blame
+BORN = time.time_ns()  # a container's process ids repeat: what an earlier life with ours left is older than this
 
 
 @dataclass(frozen=True)
@@ -69,15 +72,35 @@ def digest_of(*parts: Any) -> str:
 
 
 def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
-    """Replace a file as a whole: bytes, or what a function writes to the path it is given."""
+    """Replace a file as a whole: bytes, or what a function writes to the path it is given.
+
+    Raises PipelineError when the disk is full; the file is then what it was.
+    """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    with _room(path.parent):
-        if callable(content):
-            content(partial)
-        else:
-            partial.write_bytes(content)
-        _sync(partial)
-        os.replace(partial, path)
+    try:
+        with _room(path.parent):
+            if callable(content):
+                content(partial)
+            else:
+                partial.write_bytes(content)
+            _sync(partial)
+            os.replace(partial, path)
+            _sync(path.parent)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def has_ended(pid: int, seen: int) -> bool:
+    """Whether the process of this host that had this number at the time ``seen`` (ns since the epoch) is gone."""
+    if pid == os.getpid():
+        return seen < BORN
+    try:
+        os.kill(pid, 0)  # signal 0 only asks
+    except ProcessLookupError:
+        return True
+    except PermissionError:  # alive, and somebody else's
+        pass
+    return False
 
 
 class Store(dg.ConfigurableResource):
@@ -88,44 +111,39 @@ class Store(dg.ConfigurableResource):
     def find(self, asset: str, digest: str, partition: str | None = None) -> Artifact | None:
         """The artifact of that digest; None when there is none, or when its files are not those of its manifest."""
         directory = self._directory(asset, partition) / digest
-        if not (directory / MANIFEST).exists():
+        manifest = _manifest(directory)
+        if manifest is None:
             return None
-        manifest = json.loads((directory / MANIFEST).read_text())
-        for name, entry in manifest["files"].items():
-            file = directory / name
-            if not file.exists() or file.stat().st_size != entry["size"]:
-                log.warning("%s was changed by hand (%s); it will be made again.", directory, name)
-                return None
-        local = Path(str(directory)) if self._local else self._fetched(directory, manifest)
+        path = Path(directory.path) if self._local else self._fetched(directory, manifest)
         keys = ("metadata", "parents", "created")
-        return Artifact(asset, partition, digest, local, **{key: manifest[key] for key in keys})
+        return Artifact(asset, partition, digest, path, **{key: manifest[key] for key in keys})
 
     def current(self, asset: str, partition: str | None = None) -> Artifact:
         """The artifact that was made or confirmed last. Raises PipelineError when there is none."""
-        pointer = self._directory(asset, partition) / CURRENT
-        artifact = None
-        if pointer.exists():
-            artifact = self.find(asset, json.loads(pointer.read_text())["digest"], partition)
+        digest = _pointer(self._directory(asset, partition)).get("digest")
+        artifact = self.find(asset, digest, partition) if digest else None
         if artifact is None:
             name = f"{asset} of class {partition!r}" if partition else asset
-            raise PipelineError(f"There is no {name} in {self.root}; materialize it first, or run `defect-pipeline run`.")
+            raise PipelineError(
+                f"There is no {name} in {self.root}; materialize it first, or run `defect-pipeline run`."
+            )
         return artifact
 
     def set_current(self, artifact: Artifact) -> None:
         """Point the asset (of a partition) at this artifact."""
-        directory = self._directory(artifact.asset, artifact.partition)
-        content = json.dumps({"digest": artifact.digest}).encode()
-        if self._local:
-            atomic_write(Path(str(directory)) / CURRENT, content)
-        else:
-            (directory / CURRENT).write_bytes(content)
+        self._point(self._directory(artifact.asset, artifact.partition), artifact.digest)
+
+    def since(self, asset: str, partition: str | None = None) -> str:
+        """When the current artifact was made or confirmed (ISO 8601), "" when never; changes with every success."""
+        return _pointer(self._directory(asset, partition)).get("since", "")
 
     def partitions(self, asset: str) -> list[str]:
         """The partitions ("all" for an unpartitioned asset) that have a current artifact, sorted."""
-        directory = UPath(self.root) / asset
-        if not directory.exists():
+        home = self._base / asset
+        if not home.exists():
             return []
-        return sorted(unquote(child.name) for child in directory.iterdir() if (child / CURRENT).exists())
+        pointed = [(child, _pointer(child).get("digest")) for child in home.iterdir()]
+        return sorted(unquote(child.name) for child, digest in pointed if digest and _manifest(child / digest))
 
     @contextmanager
     def create(
@@ -133,103 +151,195 @@ class Store(dg.ConfigurableResource):
     ) -> Iterator[Draft]:
         """A directory to fill; it becomes the current artifact when the block ends well, and vanishes when it does not.
 
-        Of two that make the same artifact at once the first one wins, and both end well. Raises PipelineError when the disk
-        is full.
+        Of two that make the same artifact at once the first one wins, and both end well. Raises PipelineError when the
+        disk is full.
         """
         home = self._directory(asset, partition)
-        base = Path(str(home)) if self._local else Path(tempfile.mkdtemp())
-        with _room(base):
-            base.mkdir(parents=True, exist_ok=True)
-            _remove_stale(base)
-            draft = Draft(base / f".{digest}.{socket.gethostname()}.{os.getpid()}.{time.monotonic_ns()}.tmp")
-            draft.path.mkdir()
-            try:
-                yield draft
-                self._seal(draft, parents or {})
-                if self._local:
-                    self._rename(draft.path, base / digest)
-                else:
-                    self._upload(draft.path, home / digest)
-            finally:
-                shutil.rmtree(draft.path, ignore_errors=True)
-        made = self.find(asset, digest, partition)
-        assert made is not None
-        self.set_current(made)
-        shutil.rmtree(self._workdir(asset, digest, partition), ignore_errors=True)
+        desk = Path(home.path) if self._local else self._scratch / "drafts" / asset / home.name
+        with _temporary(desk, digest) as path, _room(desk):
+            draft = Draft(path)
+            yield draft
+            _seal(draft, parents or {})
+            if self._local:
+                _rename(path, desk / digest)
+            else:
+                _upload(path, home / digest)
+        self._point(home, digest)
+        shutil.rmtree(self._work(asset, digest, partition), ignore_errors=True)
 
     def workdir(self, asset: str, digest: str, partition: str | None = None) -> Path:
         """A local directory for checkpoints, which outlives a kill and goes when the artifact is finished."""
-        directory = self._workdir(asset, digest, partition)
-        directory.mkdir(parents=True, exist_ok=True)
+        directory = self._work(asset, digest, partition)
+        with _room(directory):
+            directory.mkdir(parents=True, exist_ok=True)
         return directory
 
     @property
     def _local(self) -> bool:
         return UPath(self.root).protocol in ("", "file", "local")
 
-    def _directory(self, asset: str, partition: str | None) -> UPath:
-        return UPath(self.root) / asset / (_safe(partition) if partition else "all")
-
-    def _workdir(self, asset: str, digest: str, partition: str | None) -> Path:
-        return self._scratch() / "work" / asset / (_safe(partition) if partition else "all") / digest
-
-    def _scratch(self) -> Path:
+    @property
+    def _base(self) -> UPath:
+        root = UPath(self.root)
         if self._local:
-            return Path(self.root)
-        return Path(tempfile.gettempdir()) / "defect-pipeline" / digest_of(self.root)
+            return UPath(Path(root.path).absolute())
+        root.fs.invalidate_cache()  # others write there too
+        return root
 
-    def _seal(self, draft: Draft, parents: dict[str, str]) -> None:
-        files = {}
-        for path in sorted(p for p in draft.path.rglob("*") if p.is_file()):
-            with path.open("rb") as file:
-                sha256 = hashlib.file_digest(file, "sha256").hexdigest()
-                os.fsync(file.fileno())
-            files[path.relative_to(draft.path).as_posix()] = {"size": path.stat().st_size, "sha256": sha256}
-        manifest = {
-            "format": FORMAT, "files": files, "metadata": draft.metadata, "parents": parents,
-            "created": datetime.now(UTC).isoformat(timespec="seconds"),
-        }  # fmt: skip
-        atomic_write(draft.path / MANIFEST, json.dumps(manifest, indent=1).encode())
+    @property
+    def _scratch(self) -> Path:
+        """Where local files of the store lie: in a local one, else in the user's cache."""
+        if self._local:
+            return Path(self._base.path)
+        cache = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
+        return Path(cache) / "defect-pipeline" / digest_of(self.root)
 
-    def _rename(self, source: Path, target: Path) -> None:
-        """Into place; what stands there is kept when whole (another run was first) and put aside when not."""
-        for _ in range(2):
-            try:
-                os.rename(source, target)
-                return
-            except OSError as error:
-                if error.errno not in (errno.ENOTEMPTY, errno.EEXIST):
-                    raise
-                if self._whole(target):
-                    return
-                broken = target.with_name(f".{target.name}.broken.{time.time_ns()}.tmp")
-                os.rename(target, broken)
-                shutil.rmtree(broken, ignore_errors=True)
+    def _directory(self, asset: str, partition: str | None) -> UPath:
+        return self._base / asset / (_safe(partition) if partition else "all")
 
-    def _whole(self, directory: Path) -> bool:
-        manifest = directory / MANIFEST
-        if not manifest.exists():
-            return False
-        files = json.loads(manifest.read_text())["files"]
-        return all((directory / n).exists() and (directory / n).stat().st_size == e["size"] for n, e in files.items())
+    def _work(self, asset: str, digest: str, partition: str | None) -> Path:
+        return self._scratch / "work" / asset / (_safe(partition) if partition else "all") / digest
 
-    def _upload(self, source: Path, target: UPath) -> None:
-        """Files first, the manifest last: an object store knows no rename."""
-        files = sorted(p for p in source.rglob("*") if p.is_file() and p.name != MANIFEST)
-        for path in [*files, source / MANIFEST]:
-            remote = target / path.relative_to(source).as_posix()
-            remote.parent.mkdir(parents=True, exist_ok=True)
-            remote.write_bytes(path.read_bytes())
+    def _point(self, home: UPath, digest: str) -> None:
+        content = json.dumps({"digest": digest, "since": datetime.now(UTC).isoformat()}).encode()
+        if self._local:
+            atomic_write(Path(home.path) / CURRENT, content)
+        else:
+            (home / CURRENT).write_bytes(content)
 
     def _fetched(self, directory: UPath, manifest: dict[str, Any]) -> Path:
-        """A local copy of a remote artifact, fetched once."""
-        local = self._scratch() / "cache" / digest_of(str(directory), manifest["created"])
-        if not (local / MANIFEST).exists():
-            for name in manifest["files"]:
-                (local / name).parent.mkdir(parents=True, exist_ok=True)
-                (local / name).write_bytes((directory / name).read_bytes())
-            atomic_write(local / MANIFEST, (directory / MANIFEST).read_bytes())
+        """A local copy of a remote artifact, fetched once. Raises PipelineError when a file is not what was stored."""
+        local = self._scratch / "cache" / digest_of(str(directory), manifest)
+        if _manifest(UPath(local)) is not None:
+            return local
+        with _temporary(local.parent, local.name) as path, _room(local.parent):
+            for name, entry in manifest["files"].items():
+                (path / name).parent.mkdir(parents=True, exist_ok=True)
+                directory.fs.get_file((directory / name).path, str(path / name))
+                if _sha256(path / name) != entry["sha256"]:
+                    raise PipelineError(f"{directory / name} is spoiled; remove {directory} and run again.")
+            atomic_write(path / MANIFEST, json.dumps(manifest).encode())
+            _rename(path, local)
         return local
+
+
+def _manifest(directory: UPath) -> dict[str, Any] | None:
+    """The manifest of a whole artifact; None where there is none or where other files lie than it lists."""
+    try:
+        manifest = json.loads((directory / MANIFEST).read_bytes())
+        sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+        understood = manifest["format"] == FORMAT and {"metadata", "parents", "created"} <= manifest.keys()
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (ValueError, KeyError, TypeError, AttributeError):  # not JSON, or not such JSON
+        understood, sizes = False, {}
+    found = _sizes(directory)
+    odd = [name for name, size in sizes.items() if found.get(name) != size] if understood else [MANIFEST]
+    if odd:
+        _warn(str(directory), odd[0])
+        return None
+    return manifest
+
+
+def _sizes(directory: UPath) -> dict[str, int]:
+    """Name -> bytes of all files, by one listing: an object store answers each question over the network."""
+    home = PurePosixPath(directory.path)
+    listing = directory.fs.find(directory.path, detail=True)
+    return {PurePosixPath(path).relative_to(home).as_posix(): entry["size"] for path, entry in listing.items()}
+
+
+@functools.cache  # once: a run asks for the same artifact many times
+def _warn(directory: str, name: str) -> None:
+    log.warning("%s is not what its manifest says (%s); it counts as missing and is made again.", directory, name)
+
+
+def _pointer(home: UPath) -> dict[str, str]:
+    """What current.json says; nothing where there is none or where it cannot be read."""
+    try:
+        pointer = json.loads((home / CURRENT).read_bytes())
+    except (FileNotFoundError, NotADirectoryError, ValueError):
+        return {}
+    return pointer if isinstance(pointer, dict) else {}
+
+
+def _seal(draft: Draft, parents: dict[str, str]) -> None:
+    """Bring the draft's files to the disk and list them in its manifest."""
+    files = {}
+    for path in sorted(draft.path.rglob("*")):
+        _sync(path)
+        if path.is_file():
+            name = path.relative_to(draft.path).as_posix()
+            files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+    manifest = {
+        "format": FORMAT, "files": files, "metadata": draft.metadata, "parents": parents,
+        "created": datetime.now(UTC).isoformat(timespec="seconds"),
+    }  # fmt: skip
+    atomic_write(draft.path / MANIFEST, json.dumps(manifest, indent=1).encode())
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Into place; what stands there is kept when whole (another run was first) and makes room when not."""
+    while not _moved(source, target):
+        if _manifest(UPath(target)) is not None:
+            return
+        with suppress(FileNotFoundError), _temporary(target.parent, target.name) as aside:
+            os.rename(target, aside / "broken")
+    _sync(target.parent)
+
+
+def _moved(source: Path, target: Path) -> bool:
+    """Move a directory; False where another one stands that is not empty."""
+    try:
+        os.rename(source, target)
+    except OSError as error:
+        if error.errno in (errno.ENOTEMPTY, errno.EEXIST):
+            return False
+        raise
+    return True
+
+
+def _upload(source: Path, target: UPath) -> None:
+    """Files first, the manifest last, for an object store knows no rename. What stands there whole is kept.
+
+    Two that upload at the same moment may mix their files; who reads them notices by size and sha256.
+    """
+    if _manifest(target) is not None:
+        return
+    if target.exists():
+        target.fs.rm(target.path, recursive=True)
+    files = [p for p in sorted(source.rglob("*")) if p.is_file() and p != source / MANIFEST]
+    for path in [*files, source / MANIFEST]:
+        target.fs.put_file(str(path), (target / path.relative_to(source).as_posix()).path)
+
+
+@contextmanager
+def _temporary(base: Path, digest: str) -> Iterator[Path]:
+    """A directory in ``base`` named after this process, so that another one can tell when it is abandoned."""
+    for other in base.glob(".*.tmp"):
+        if _abandoned(other):
+            shutil.rmtree(other, ignore_errors=True)
+    path = base / f".{digest}.{_host()}.{os.getpid()}.{time.time_ns()}.tmp"
+    with _room(base):
+        path.mkdir(parents=True)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def _abandoned(path: Path) -> bool:
+    """Whether the process that made a temporary directory is gone; on another host: whether it is a day old."""
+    match = re.fullmatch(r".*\.([^.]+)\.(\d+)\.(\d+)\.tmp", path.name)
+    if match is None:  # none of ours
+        return False
+    host, pid, born = match[1], int(match[2]), int(match[3])
+    if host != _host():
+        return time.time_ns() - born > STALE_SECONDS * 1e9
+    return has_ended(pid, born)
+
+
+def _host() -> str:
+    return socket.gethostname().replace(".", "-")
 
 
 def _safe(partition: str) -> str:
@@ -237,25 +347,18 @@ def _safe(partition: str) -> str:
     return quote(partition, safe=" ").replace(".", "%2E")
 
 
-def _remove_stale(base: Path) -> None:
-    """Temporary directories of processes that are gone."""
-    for path in base.glob(".*.tmp"):
-        host, pid = path.name.rsplit(".", 4)[-4:-2] if path.name.count(".") >= 4 else ("", "")
-        gone = not Path(f"/proc/{pid}").exists() if host == socket.gethostname() else _age(path) > STALE_SECONDS
-        if gone:
-            shutil.rmtree(path, ignore_errors=True)
-
-
-def _age(path: Path) -> float:
-    try:
-        return time.time() - path.stat().st_mtime
-    except FileNotFoundError:
-        return 0.0
+def _sha256(path: Path) -> str:
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _sync(path: Path) -> None:
-    with path.open("rb") as file:
-        os.fsync(file.fileno())
+    """A file's content, or a directory's list of names, to the disk."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 @contextmanager
@@ -263,11 +366,20 @@ def _room(folder: Path) -> Iterator[None]:
     """A full disk as a sentence."""
     try:
         yield
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except PipelineError:
+        raise
+    except Exception as error:
+        existing = next(parent for parent in (folder, *folder.absolute().parents) if parent.exists())
+        free = shutil.disk_usage(existing).free
+        if not _is_full(error, free):
             raise
-        free = shutil.disk_usage(folder).free / 1e9 if folder.exists() else 0.0
         raise PipelineError(
-            f"The disk of {folder} is full ({free:.2f} GB free): make room, or name another folder with --store; the same "
-            "command goes on where it stopped."
+            f"The disk of {folder} is full ({free / 1e9:.2f} GB free): make room, or name another folder with --store; "
+            "the same command goes on where it stopped."
         ) from error
+
+
+def _is_full(error: Exception, free: int) -> bool:
+    """Python says so by number, safetensors in its message, torch and numpy in no way but that nothing is free."""
+    said = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
+    return said or free < FULL

@@ -5,6 +5,9 @@ import shutil
 from pathlib import Path
 
 import dagster as dg
+from dagster._core.storage.runs import SqliteRunStorage
+
+from defect_pipeline.store import has_ended
 
 
 def instance_home(store_root: Path) -> Path:
@@ -17,6 +20,28 @@ def instance_home(store_root: Path) -> Path:
 
 
 def open_instance(store_root: Path) -> dg.DagsterInstance:
-    """The instance of a store; the same history whether `run` or the UI asks."""
+    """The instance of a store, rid of killed runs; the same history whether `run` or the UI asks."""
     os.environ["DAGSTER_HOME"] = str(instance_home(store_root))
-    return dg.DagsterInstance.get()
+    instance = dg.DagsterInstance.get()
+    if isinstance(instance.run_storage, SqliteRunStorage):  # one machine's: its runs are processes here
+        close_killed_runs(instance)
+    return instance
+
+
+def close_killed_runs(instance: dg.DagsterInstance) -> None:
+    """Mark runs as failed whose process is gone, and give back the pool slots of runs that are over.
+
+    Nobody else does: the run monitor cannot ask after a local process, and frees slots only while the daemon runs. The
+    next step on the GPU would wait for ever for the slot of a killed one.
+    """
+    in_progress = [dg.DagsterRunStatus.STARTED, dg.DagsterRunStatus.CANCELING]
+    for run in instance.get_runs(dg.RunsFilter(statuses=in_progress)):
+        start = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_START, limit=1).records
+        pid = start[0].event_log_entry.get_dagster_event().pid if start else None
+        if pid is not None and has_ended(pid, int(start[0].timestamp * 1e9)):
+            instance.report_run_failed(run, f"Process {pid} of this run was killed.")
+    storage = instance.event_log_storage
+    for run_id in storage.get_concurrency_run_ids():
+        holder = instance.get_run_by_id(run_id)
+        if holder is None or holder.is_finished:
+            storage.free_concurrency_slots_for_run(run_id)

@@ -9,7 +9,7 @@ from defect_pipeline.imaging.geometry import crop_resize, square_crop
 
 os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask the package index for a newer version
 
-import albumentations as A  # noqa: E402, N812
+import albumentations as A
 
 TURN = 6  # degrees
 ROOM = 1.1  # cos + sin of TURN: what is left of a square of this side, turned and cut, needs no enlarging
@@ -29,11 +29,13 @@ def variants(
         [
             A.HorizontalFlip(p=0.5),
             A.VerticalFlip(p=0.5),
-            A.Rotate(limit=TURN, interpolation=cv2.INTER_CUBIC, crop_border=True, p=0.7),
+            # the cut is a pixel short now and then: reflected, or it would leave black corners
+            A.Rotate(TURN, interpolation=cv2.INTER_CUBIC, crop_border=True, border_mode=cv2.BORDER_REFLECT_101, p=0.7),
             A.Resize(size, size, interpolation=cv2.INTER_AREA),
-            A.RandomBrightnessContrast(brightness_limit=0.12, contrast_limit=0.15, ensure_safe_range=True, p=0.8),
-            A.RandomGamma(gamma_limit=(85, 118), p=0.5),
-            A.GaussNoise(std_range=(0.005, 0.02), p=0.5),
+            # relative to the picture's own mean: a dim exposure would turn black
+            A.RandomBrightnessContrast(0.12, 0.15, brightness_by_max=False, p=0.8),
+            A.RandomGamma(gamma_limit=(92, 109), p=0.5),
+            A.GaussNoise(std_range=(0.005, 0.02), per_channel=False, p=0.5),
         ],
         seed=seed,
     )

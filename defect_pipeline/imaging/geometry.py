@@ -19,10 +19,10 @@ def square_crop(
 ) -> Box:
     """Where to cut a square out of an image of `shape` (H, W[, C]); a squash would bend every round defect.
 
-    The side is the short side / `zoom` (>= 1), but at least `min_side` and SURROUNDINGS times the extent of `focus` (H, W
-    bool) as far as the image allows: no zoom into a large defect until nothing else is left. The square holds as many
-    pixels of the focus as any square of its side can. Where several places hold as many: a random one with `rng`, else
-    the one in their middle. Without a focus, or with an empty one, every place is as good.
+    The side is the short side / `zoom` (>= 1), but at least `min_side` and SURROUNDINGS times the extent of `focus`
+    (H, W bool) as far as the image allows: a large defect keeps something around it. The square holds as many pixels
+    of the focus as any square of its side can. Where several places hold as many: a random one with `rng`, else the
+    one in their middle. Without a focus, or with an empty one, every place is as good.
     """
     height, width = shape[:2]
     extent = 0 if focus is None else max(cv2.boundingRect(focus.astype(np.uint8))[2:])

@@ -6,12 +6,13 @@ Which data train it and from which weights it starts (the three regimes of paper
 
 import hashlib
 import math
+import os
+import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import albumentations as A
 import numpy as np
 import torch
 from timm.layers import freeze_batch_norm_2d
@@ -26,6 +27,10 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 
 from defect_pipeline import imagenet
 from defect_pipeline.errors import PipelineError
+
+os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask the package index for a newer version
+
+import albumentations as A
 
 Instances = Sequence[tuple[int, np.ndarray]]  # of one image: (category index, (H, W) bool mask)
 Backbone = Literal["efficientnet-lite0", "resnet50-coco"]
@@ -203,7 +208,7 @@ def train_segmentor(
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        augmentation.set_random_seed(_seed(seed, step))
+        _reseed(augmentation, _seed(seed, step))
         chosen = batch_indices(len(images), batch, seed, step)
         examples = [_example(augmentation, images[i], masks[i], device) for i in chosen]
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
@@ -250,6 +255,11 @@ def _augmentation(rotations: bool) -> A.Compose:
         A.GaussNoise((0.01, 0.04), p=0.3),
     ]
     return A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), *turns, *light])
+
+
+def _reseed(augmentation: A.Compose, seed: int) -> None:
+    """One stream for all its transforms: `set_random_seed` gives each the same, and flips would go hand in hand."""
+    augmentation.set_random_state(np.random.default_rng(seed), random.Random(seed))
 
 
 def _example(

@@ -45,7 +45,7 @@ A, B = rectangle(2, 2, 10, 8), rectangle(20, 10, 8, 10)
 
 def test_perfect_predictions():
     figures = segmentation_figures([[(0, A), (1, B)], []], [seen((0, A, 0.9), (1, B, 0.8)), seen()], ["crack", "pit"])
-    assert figures.segm_map == figures.segm_ap50 == figures.bbox_map == pytest.approx(1)
+    assert (figures.segm_map, figures.segm_ap50, figures.bbox_map) == pytest.approx((1, 1, 1))
     assert figures.segm_ap_by_class == pytest.approx({"crack": 1, "pit": 1})
     assert (figures.iou, figures.hd, figures.strict_iou, figures.strict_hd, figures.strict_hd95) == (1, 0, 1, 0, 0)
     assert (figures.n_images, figures.n_instances, figures.n_matched) == (2, 2, 2)

@@ -36,8 +36,9 @@ def test_document_is_sound_and_complete(document: dict[str, Any], tmp_path: Path
     assert document["categories"] == [{"id": 1, "name": "crack"}, {"id": 2, "name": "pit"}]
     assert [image["id"] for image in document["images"]] == [1, 2, 3]
     assert all(image["seed"] == 7 for image in document["images"])
-    assert [(a["id"], a["image_id"], a["category_id"]) for a in document["annotations"]] == [(1, 1, 2), (2, 1, 1), (3, 3, 1)]
-    assert document["annotations"][0]["area"] == 20 and document["annotations"][0]["bbox"] == [3, 2, 5, 4]
+    annotations = document["annotations"]
+    assert [(a["id"], a["image_id"], a["category_id"]) for a in annotations] == [(1, 1, 2), (2, 1, 1), (3, 3, 1)]
+    assert annotations[0]["area"] == 20 and annotations[0]["bbox"] == [3, 2, 5, 4]
 
 
 def test_masks_come_back_from_pycocotools(document: dict[str, Any], tmp_path: Path) -> None:

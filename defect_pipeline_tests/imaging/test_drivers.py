@@ -146,7 +146,6 @@ def test_a_soft_defect_larger_than_its_mask_cannot_be_told_from_the_surroundings
             painted = driver(image, [("pit", mask)], SIZE, COLOURS)[..., 1]
             seen["hidden"][place].append(_darkness_around(painted, mask))
             seen["plain"][place].append(_darkness_around(background(image, SIZE), mask))
-    print({k:_auc(*v) for k,v in seen.items()})
     assert 0.38 < _auc(*seen["hidden"]) < 0.62
     assert _auc(*seen["plain"]) > 0.7, "without the hiding the statistic tells them apart"
 

@@ -126,6 +126,13 @@ def test_samples_lie_inside_the_component_and_apart() -> None:
         assert _pieces(np.any(instances, axis=0)) == len(instances)
 
 
+def test_what_does_not_fit_is_cut_to_the_component() -> None:
+    component = np.zeros((SIZE, SIZE), dtype=bool)
+    component[30:67] = True  # a little too low for the disc
+    for (mask,) in sample_masks([[_disc(48, 48, 20)]], component, 10, np.random.default_rng(5)):
+        assert mask.sum() > 300 and not (mask & ~component).any()
+
+
 def test_every_source_is_used_equally_often() -> None:
     sources = [[_disc(48, 48, radius)] for radius in (2, 7, 16)]
     samples = sample_masks(sources, np.ones((SIZE, SIZE), dtype=bool), 30, np.random.default_rng(2))
@@ -190,9 +197,10 @@ def test_component_is_what_the_field_stop_leaves_free() -> None:
     stop = _disc(48, 48, 38)
     image = np.where(stop[..., None], _surface(0), 6).astype(np.uint8)
     image[44:52, 44:52] = 0  # a hole in the component belongs to it: no background reaches it
+    image[30:66, 71:74] = image[64:67, 71:] = 0  # and so does a groove that runs into the field stop
     found = component_mask(image)
     assert np.count_nonzero(found != stop) < 0.06 * stop.sum()
-    assert found[48, 48] and not found[0, 0]
+    assert found[48, 48] and found[40:60, 72].all() and not found[0, 0]
 
 
 def test_without_a_clear_background_all_is_component() -> None:

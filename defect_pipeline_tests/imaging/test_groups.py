@@ -1,0 +1,162 @@
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.groups import describe, find_groups, part_ids_of
+from defect_pipeline.imaging.io import read_image
+
+REAL = Path("../shared/data/magnetic-tile")
+SIDE = 160
+
+
+def surface(seed: int) -> np.ndarray:
+    """(SIDE, SIDE, 3) uint8: grain of several sizes, as cast or brushed metal has it."""
+    rng = np.random.default_rng(seed)
+    grain = np.zeros((SIDE, SIDE), np.float32)
+    for sigma in (1, 2, 4, 9):
+        noise = cv2.GaussianBlur(rng.standard_normal((SIDE, SIDE)).astype(np.float32), (0, 0), sigma)
+        grain += noise / noise.std()
+    return np.repeat(np.clip(120 + 14 * grain, 0, 255).astype(np.uint8)[..., None], 3, axis=2)
+
+
+def stamped(image: np.ndarray) -> np.ndarray:
+    """With the features of a common design: a grid of holes and a seam, at the same places in each image."""
+    image = image.copy()
+    for x in range(20, SIDE, 40):
+        for y in range(20, SIDE, 40):
+            cv2.circle(image, (x, y), 8, (15, 15, 15), -1, cv2.LINE_AA)
+            cv2.circle(image, (x, y), 9, (220, 220, 220), 1, cv2.LINE_AA)
+    cv2.line(image, (0, 63), (SIDE, 78), (30, 30, 30), 2, cv2.LINE_AA)
+    return image
+
+
+def exposed(image: np.ndarray, gain: float, gamma: float) -> np.ndarray:
+    return np.clip(255 * gain * (image / 255) ** gamma, 0, 255).astype(np.uint8)
+
+
+def lit_from_one_side(image: np.ndarray) -> np.ndarray:
+    return (image * np.linspace(0.3, 1.4, image.shape[1])[:, None]).clip(0, 255).astype(np.uint8)
+
+
+def turned(image: np.ndarray, degrees: float, zoom: float) -> np.ndarray:
+    matrix = cv2.getRotationMatrix2D((SIDE / 2, SIDE / 2), degrees, zoom)
+    return cv2.warpAffine(image, matrix, (SIDE, SIDE), borderMode=cv2.BORDER_REFLECT)
+
+
+def noisy(image: np.ndarray) -> np.ndarray:
+    noise = np.random.default_rng(7).normal(0, 4, image.shape)
+    return (image + noise).clip(0, 255).astype(np.uint8)
+
+
+VIEWS: dict[str, Callable[[np.ndarray], np.ndarray]] = {
+    "under-exposed": lambda image: exposed(image, 0.3, 1),
+    "over-exposed": lambda image: exposed(image, 1.6, 0.7),
+    "lit from one side": lit_from_one_side,
+    "flipped left to right": lambda image: image[:, ::-1],
+    "flipped upside down": lambda image: image[::-1],
+    "turned by 90 degrees": lambda image: np.rot90(image),
+    "transposed": lambda image: image.swapaxes(0, 1),
+    "cropped to 80 %": lambda image: image[25:153, 10:138],
+    "turned a little": lambda image: turned(image, 5, 1.08),
+    "noisy": noisy,
+    "all at once": lambda image: noisy(exposed(turned(image, -4, 0.95)[10:150, 15:150], 0.7, 1.2))[:, ::-1],
+}
+
+
+def keys_of(images: list[np.ndarray]) -> list[str]:
+    return [hashlib.sha256(image.tobytes()).hexdigest() for image in images]
+
+
+def groups_of(images: list[np.ndarray], part_ids: list[str | None] | None = None) -> list[str]:
+    return find_groups(map(describe, map(np.ascontiguousarray, images)), keys_of(images), part_ids)
+
+
+@pytest.mark.parametrize("view", VIEWS)
+def test_a_view_of_a_part_joins_it_and_no_other(view: str) -> None:
+    parts = [surface(seed) for seed in range(5)]
+    labels = groups_of([*parts, VIEWS[view](parts[2])])
+    assert labels[5] == labels[2]
+    assert len(set(labels)) == 5
+
+
+def test_all_views_of_several_parts_fall_into_these_parts() -> None:
+    parts = [surface(seed) for seed in range(6)]
+    images = [change(part) for part in parts for change in VIEWS.values()]
+    labels = groups_of(images)
+    truth = np.repeat(np.arange(len(parts)), len(VIEWS))
+    assert [labels[i] == labels[j] for i in range(len(images)) for j in range(i)] == [
+        truth[i] == truth[j] for i in range(len(images)) for j in range(i)
+    ]
+
+
+def test_neighbouring_frames_that_overlap_by_half_chain_up() -> None:
+    wide = np.concatenate([surface(20), surface(21)], axis=1)
+    frames = [wide[:, left : left + SIDE] for left in (0, SIDE // 2, SIDE)]
+    assert len(set(groups_of(frames))) == 1
+
+
+def test_parts_of_one_design_stay_apart() -> None:
+    parts = [stamped(surface(seed)) for seed in range(6)]
+    images = [change(part) for part in parts for change in (np.asarray, lambda image: exposed(image, 0.7, 1.1))]
+    labels = groups_of(images)
+    assert len(set(labels)) == 6
+    assert labels[::2] == labels[1::2]
+
+
+def test_empty_and_tiny_images_are_groups_of_their_own() -> None:
+    black, white = np.zeros((64, 64, 3), np.uint8), np.full((50, 80, 3), 255, np.uint8)
+    assert len(set(groups_of([black, white, surface(0), surface(1)[:5, :7]]))) == 4
+    assert groups_of([]) == []
+
+
+def test_the_same_content_is_the_same_part() -> None:
+    black = np.zeros((8, 8, 3), np.uint8)
+    labels = groups_of([black, surface(0), black])
+    assert labels[0] == labels[2] != labels[1]
+
+
+def test_groups_do_not_depend_on_the_order_of_the_images() -> None:
+    views = ("under-exposed", "transposed", "turned a little")
+    images = [VIEWS[view](surface(seed)) for seed in range(4) for view in views]
+    order = np.random.default_rng(0).permutation(len(images))
+    labels = groups_of(images)
+    assert [labels[i] for i in order] == groups_of([images[i] for i in order])
+
+
+def test_a_label_is_the_beginning_of_the_smallest_key() -> None:
+    images = [surface(0), surface(0)[::-1], surface(1)]
+    keys = keys_of(images)
+    assert groups_of(images) == [min(keys[:2])[:12]] * 2 + [keys[2][:12]]
+
+
+def test_part_ids_unite_what_pixels_do_not_show() -> None:
+    images = [surface(0), surface(1), surface(0)[:, ::-1], surface(2)]
+    labels = groups_of(images, ["a", "a", None, None])
+    assert labels[0] == labels[1] == labels[2] != labels[3]
+
+
+def test_part_ids_come_from_file_names() -> None:
+    paths = ["run1/blade_0012_view3.png", "run2/blade_0012_view1.png", "notes.png"]
+    assert part_ids_of(paths, r"blade_(\d+)_") == ["0012", "0012", None]
+    assert part_ids_of(paths, r"run(\d)/blade_(?P<part>\d+)") == ["0012", "0012", None]
+    for regex in (r"blade_\d+", r"(a)(b)", r"(blade"):
+        with pytest.raises(PipelineError, match="part regex"):
+            part_ids_of(paths, regex)
+
+
+def test_exposures_of_real_tiles_are_found() -> None:
+    if not REAL.is_dir():
+        pytest.skip(f"{REAL} is not here: the magnetic-tile images are not part of the project")
+    tiles = [  # numbered in the order in which the photographs were taken
+        [f"MT_Blowhole/Imgs/exp{e}_num_{n}.jpg" for e, n in zip((1, 2, 3, 4, 5, 6), numbers, strict=True)]
+        for numbers in ((4944, 4964, 4978, 4995, 5022, 5106), (6984, 7009, 7023, 7036, 7054, 7102))
+    ]
+    paths = [path for tile in tiles for path in tile]
+    labels = groups_of([read_image(REAL / path) for path in paths])
+    assert len(set(labels[:6])) == len(set(labels[6:])) == 1
+    assert labels[0] != labels[6]
