@@ -19,7 +19,9 @@ out, err = Console(), Console(stderr=True)
 def main(arguments: list[str] | None = None) -> int:
     """Run one command; 0 on success, 1 when a run or a check failed or the input was bad."""
     options = _parser().parse_args(arguments)
-    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)])
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
+    )
     logging.getLogger("defect_pipeline").setLevel(logging.INFO)
     warnings.filterwarnings("ignore")
     try:
@@ -33,12 +35,16 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="defect-pipeline", description="Synthetic, annotated defects from few images.")
+    parser = argparse.ArgumentParser(
+        prog="defect-pipeline", description="Synthetic, annotated defects from few images."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     place = argparse.ArgumentParser(add_help=False)
     place.add_argument("--store", type=Path, default=None, help="folder of results and history (default: data/store)")
     settings = argparse.ArgumentParser(add_help=False)
-    settings.add_argument("--data", help="folder of images: COCO, class folders with masks, or Pascal VOC (default: the sample)")
+    settings.add_argument(
+        "--data", help="folder of images: COCO, class folders with masks, or Pascal VOC (default: the sample)"
+    )
     settings.add_argument("--profile", help="embedded (CPU, default) or sd15 (GPU, Stable Diffusion 1.5)")
     settings.add_argument("--seed", type=int)
     settings.add_argument("--part-regex", help="regular expression whose group is the part's id within a file name")
@@ -60,8 +66,12 @@ def _parser() -> argparse.ArgumentParser:
     sample = add("sample", _sample, "Write the sample data set to a folder.")
     sample.add_argument("directory", type=Path)
     sample.add_argument("--seed", type=int, default=0)
-    backbone = commands.add_parser("backbone", help="The embedded backbone.").add_subparsers(required=True, metavar="COMMAND")
-    train = backbone.add_parser("train", help="Train it from scratch on procedural surfaces, or go on where it stopped.")
+    backbone = commands.add_parser("backbone", help="The embedded backbone.").add_subparsers(
+        required=True, metavar="COMMAND"
+    )
+    train = backbone.add_parser(
+        "train", help="Train it from scratch on procedural surfaces, or go on where it stopped."
+    )
     train.set_defaults(command=_train_backbone)
     train.add_argument("--out", type=Path, default=Path("data/backbone"))
     train.add_argument("--work", type=Path, default=Path("data/store/backbone"), help="folder of checkpoints")

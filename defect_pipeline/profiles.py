@@ -81,7 +81,9 @@ class Synthesis:
 
     def __post_init__(self) -> None:
         if not 1 <= self.images_per_driver <= 15:
-            raise PipelineError(f"images_per_driver is {self.images_per_driver}; the paper allows 1 to 15 for each driver.")
+            raise PipelineError(
+                f"images_per_driver is {self.images_per_driver}; the paper allows 1 to 15 for each driver."
+            )
 
 
 @dataclass(frozen=True)

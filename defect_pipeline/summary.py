@@ -20,11 +20,15 @@ def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
     except PipelineError:
         return False
     passed = True
-    table = Table("class", "real train/held-out", "synthetic", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)", "checks")
+    table = Table(
+        "class", "real train/held-out", "synthetic", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)", "checks"
+    )
     for k in dataset.categories:
         failed = [c.name for c in CHECKS if c.partitioned and _fails(c, store, pipeline, k)]
         passed &= not failed
-        table.add_row(k, _real(dataset, k), *_figures(store, k), f"[bold red]{', '.join(failed)}" if failed else "[green]passed")
+        table.add_row(
+            k, _real(dataset, k), *_figures(store, k), f"[bold red]{', '.join(failed)}" if failed else "[green]passed"
+        )
     console.print(table)
     failed = [c.name for c in CHECKS if not c.partitioned and _fails(c, store, pipeline, None)]
     console.print("Checks of the whole set:", f"[bold red]{', '.join(failed)} failed" if failed else "[green]passed")
@@ -62,7 +66,9 @@ def _fails(check, store: Store, pipeline: Pipeline, partition: str | None) -> bo
 
 
 def _print_segmentation(console: Console, store: Store) -> None:
-    table = Table("regime", "segm mAP", "AP50", "bbox mAP", "IoU", "HD", "strict IoU", "strict HD", "strict HD95", "n images")
+    table = Table(
+        "regime", "segm mAP", "AP50", "bbox mAP", "IoU", "HD", "strict IoU", "strict HD", "strict HD95", "n images"
+    )
     for regime, f in read_figures(store.current("segmentation_report").path).items():
         shown = (f.segm_map, f.segm_ap50, f.bbox_map, f.iou, f.hd, f.strict_iou, f.strict_hd, f.strict_hd95)
         table.add_row(regime.replace("_", " "), *(f"{value:.3f}" for value in shown), str(f.n_images))

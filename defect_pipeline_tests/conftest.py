@@ -21,9 +21,9 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     images = torch.rand(8, 3, 64, 64) * 2 - 1
     vae = LinearPatchAutoencoder.fit([images], luma_channels=4, chroma_channels=4)
     vae.save_pretrained(directory / "vae")
-    DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, steps_offset=1).save_pretrained(
-        directory / "scheduler"
-    )
+    DPMSolverMultistepScheduler(
+        prediction_type="flow_prediction", use_flow_sigmas=True, steps_offset=1
+    ).save_pretrained(directory / "scheduler")
     return _with_unet(directory, latent_channels=8)
 
 

@@ -2,6 +2,7 @@
 
 from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.pool import defect_free_pool
+
 from defect_pipeline.assets.masks import mask_bank  # isort: skip
 from defect_pipeline.assets.drivers import topological_drivers  # isort: skip
 from defect_pipeline.assets.concept import concept_weights  # isort: skip

@@ -42,14 +42,20 @@ def sadf_coco(build: Build) -> None:
         first_image, first_annotation = len(merged["images"]), len(merged["annotations"])
         for image in coco["images"]:
             source = part / image["file_name"]
-            image |= {"id": image["id"] + first_image, "file_name": f"{IMAGES}/{build.classes().index(k)}_{source.name}"}
+            image |= {
+                "id": image["id"] + first_image,
+                "file_name": f"{IMAGES}/{build.classes().index(k)}_{source.name}",
+            }
             image["defect_class"] = k
             shutil.copyfile(source, build.path / image["file_name"])
         for annotation in coco["annotations"]:
             annotation |= {"id": annotation["id"] + first_annotation, "image_id": annotation["image_id"] + first_image}
         merged["images"] += coco["images"]
         merged["annotations"] += coco["annotations"]
-    merged |= {"info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed}, "categories": coco["categories"]}
+    merged |= {
+        "info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed},
+        "categories": coco["categories"],
+    }
     (build.path / "annotations.json").write_text(json.dumps(merged))
     build.metadata |= {"images": len(merged["images"]), "instances": len(merged["annotations"])}
     build.picture("contact sheet", _overview(build))

@@ -104,7 +104,11 @@ def preview(backbone: Backbone, prompts: list[str], build: Build, size: int, **s
 
 def _prior_latents(build: Build, backbone: Backbone, prompt: str, size: int) -> torch.Tensor:
     """Latents that the untouched model samples for the class; kept in the work directory over a kill."""
-    file, n, synthesis = build.workdir / "prior.safetensors", build.settings.concept.prior_images, build.settings.synthesis
+    file, n, synthesis = (
+        build.workdir / "prior.safetensors",
+        build.settings.concept.prior_images,
+        build.settings.synthesis,
+    )
     if not file.exists():
         latents = sample_images(
             backbone, [prompt] * n, range(PRIOR_SEED, PRIOR_SEED + n), size,

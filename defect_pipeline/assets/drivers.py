@@ -4,11 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 from torch import Tensor, from_numpy
 
 from defect_pipeline.assets.masks import read_bank
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.drivers import class_colours, driver
@@ -97,7 +96,9 @@ def driver_files(directory: Path) -> list[Path]:
 
 def _sheet(directory: Path) -> np.ndarray:
     """Six training crops above their drivers, and twelve synthesis drivers."""
-    images = sorted((directory / TRAINING).glob("*.image.png"))[:: max(1, len(list((directory / TRAINING).glob("*.image.png"))) // 6)][:6]
+    images = sorted((directory / TRAINING).glob("*.image.png"))[
+        :: max(1, len(list((directory / TRAINING).glob("*.image.png"))) // 6)
+    ][:6]
     drivers = [path.with_name(path.name.replace("image", "driver")) for path in images]
     synthesis = sorted((directory / SYNTHESIS).glob("*.png"))[:12]
     shown = [*images, *drivers, *synthesis]

@@ -28,7 +28,9 @@ class Report:
 
     @classmethod
     def read(cls, directory: Path) -> "Report":
-        return cls(**{name: Comparison(**part) for name, part in json.loads((directory / "report.json").read_text()).items()})
+        return cls(
+            **{name: Comparison(**part) for name, part in json.loads((directory / "report.json").read_text()).items()}
+        )
 
 
 @stage(
@@ -64,7 +66,9 @@ def fid_report(build: Build) -> None:
         return compare(extractor.features(np.stack(real)), features, extractor=extractor.name, seed=build.pipeline.seed)
 
     report = Report(held_out=to(("val", "test")), train=to(("train",)))
-    (build.path / "report.json").write_text(json.dumps({"held_out": asdict(report.held_out), "train": asdict(report.train)}))
+    (build.path / "report.json").write_text(
+        json.dumps({"held_out": asdict(report.held_out), "train": asdict(report.train)})
+    )
     build.metadata |= {
         "KID": report.held_out.kid, "FID": report.held_out.fid, "KID floor": report.held_out.floor_kid,
         "report": [{"reference": name, **asdict(part)} for name, part in (("held-out", report.held_out), ("train", report.train))],

@@ -36,7 +36,9 @@ def hypernetwork_weights(build: Build) -> None:
     watched.show("final")
     hypernetwork.half().save_pretrained(build.path / "controlnet")
     build.metadata |= {"training crops": len(crops.classes), "init": settings.init}
-    build.picture("fixed drivers over steps", contact_sheet(watched.pictures, watched.captions, columns=watched.columns))
+    build.picture(
+        "fixed drivers over steps", contact_sheet(watched.pictures, watched.captions, columns=watched.columns)
+    )
 
 
 def condition_prompt(build: Build, defect_class: str) -> str:

@@ -84,7 +84,10 @@ def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:
 
 def _counts(images: pd.DataFrame) -> list[dict]:
     table = images.groupby(["defect_class", "split"]).size().unstack(fill_value=0)
-    return [{"class": k or "defect-free"} | {side: int(row.get(side, 0)) for side in ("train", "val", "test")} for k, row in table.iterrows()]
+    return [
+        {"class": k or "defect-free"} | {side: int(row.get(side, 0)) for side in ("train", "val", "test")}
+        for k, row in table.iterrows()
+    ]
 
 
 def _sheet(dataset: Dataset, seed: int) -> np.ndarray:

@@ -61,7 +61,12 @@ def mask_bank(build: Build) -> None:
     ]
     pd.DataFrame(rows).to_parquet(build.path / "masks.parquet")
     areas = [float(np.any(masks, axis=0).mean() * 100) for masks in sets]
-    build.metadata |= {"mask sets": n, "instances": len(rows), "strategy": strategy, "median area in %": float(np.median(areas))}
+    build.metadata |= {
+        "mask sets": n,
+        "instances": len(rows),
+        "strategy": strategy,
+        "median area in %": float(np.median(areas)),
+    }
     colours = class_colours(build.classes())
     shown = [overlay(read_image(pool / entry.background), entry.masks, colours) for entry in read_bank(build.path)[:18]]
     build.picture("masks on the pool", contact_sheet(shown, columns=6))

@@ -31,7 +31,9 @@ def defect_free_pool(build: Build) -> None:
     (build.path / IMAGES).mkdir()
     for done, image_id in enumerate(chosen):
         seed = int(dataset.images.at[image_id, "sha256"][:12], 16) + build.pipeline.seed
-        views = variants(dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom))
+        views = variants(
+            dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom)
+        )
         for j, view in enumerate(views):
             save_png(build.path / IMAGES / f"{done:04d}_{j:02d}.png", view)
         build.progress(done + 1, len(chosen))

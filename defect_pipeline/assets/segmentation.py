@@ -86,19 +86,30 @@ def segmentation_report(build: Build) -> None:
     defects = _windows(dataset, "test", size, defective=True)
     images, truth = _joined(defects, _windows(dataset, "test", size, defective=False))
     figures: dict[str, SegmentationFigures] = {}
-    shown = [[overlay(image, _named(masks, dataset), class_colours(dataset.categories)) for image, masks in zip(*defects, strict=True)][::_every(defects)]]
+    shown = [
+        [
+            overlay(image, _named(masks, dataset), class_colours(dataset.categories))
+            for image, masks in zip(*defects, strict=True)
+        ][:: _every(defects)]
+    ]
     for regime in REGIMES:
         model = _new_segmentor(build)
         model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
         seen = predict(model, images)
         figures[regime] = segmentation_figures(truth, seen, dataset.categories)
         found = [[(int(k), m) for k, m, s in zip(p.labels, p.masks, p.scores, strict=True) if s >= 0.5] for p in seen]
-        shown.append([overlay(images[i], _named(found[i], dataset), class_colours(dataset.categories)) for i in range(0, len(defects[0]), _every(defects))])
+        shown.append(
+            [
+                overlay(images[i], _named(found[i], dataset), class_colours(dataset.categories))
+                for i in range(0, len(defects[0]), _every(defects))
+            ]
+        )
         build.progress(len(figures), len(REGIMES))
     (build.path / REPORT).write_text(json.dumps({regime: asdict(part) for regime, part in figures.items()}))
     build.metadata |= {f"segm mAP {regime}": part.segm_map for regime, part in figures.items()}
     build.metadata["figures"] = [
-        {"regime": regime} | {k: v for k, v in asdict(part).items() if not isinstance(v, dict)} for regime, part in figures.items()
+        {"regime": regime} | {k: v for k, v in asdict(part).items() if not isinstance(v, dict)}
+        for regime, part in figures.items()
     ]
     captions = [name for name in ("annotated", *REGIMES) for _ in shown[0]]
     build.picture("test images", contact_sheet([x for row in shown for x in row], captions, columns=len(shown[0])))
@@ -106,7 +117,9 @@ def segmentation_report(build: Build) -> None:
 
 def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
     """What a `segmentation_report` artifact says of each regime."""
-    return {regime: SegmentationFigures(**part) for regime, part in json.loads((directory / REPORT).read_text()).items()}
+    return {
+        regime: SegmentationFigures(**part) for regime, part in json.loads((directory / REPORT).read_text()).items()
+    }
 
 
 def read_coco(directory: Path, categories: tuple[str, ...]) -> Annotated:

@@ -57,7 +57,9 @@ class Build:
     context: dg.AssetExecutionContext
     workdir: Path
     last_report: float = field(default_factory=time.monotonic)
-    metadata: dict[str, Any] = field(init=False)  # for the UI and the manifest: numbers, strings, lists of dicts as tables
+    metadata: dict[str, Any] = field(
+        init=False
+    )  # for the UI and the manifest: numbers, strings, lists of dicts as tables
 
     def __post_init__(self) -> None:
         self.metadata = self.draft.metadata

@@ -45,7 +45,8 @@ def sadf_images(build: Build) -> None:
 
     size = drivers.shape[1]
     records = [
-        {"file_name": f"{IMAGES}/{name}", "width": size, "height": size, "synthetic": True, "driver": k} for k, name in names
+        {"file_name": f"{IMAGES}/{name}", "width": size, "height": size, "synthetic": True, "driver": k}
+        for k, name in names
     ]
     masks = [bank[k].masks for k, _ in names]
     (build.path / "annotations.json").write_text(json.dumps(coco_dict(records, masks, build.classes())))

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import dagster as dg
 
 from defect_pipeline.assets.stage import STAGES, Pipeline, label, open_dataset
+from defect_pipeline.automation.gpu import executor
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Store
@@ -36,7 +37,7 @@ jobs = [
         step.job,
         selection=dg.AssetSelection.assets(*step.assets),
         partitions_def=defect_classes if step.partitioned else None,
-        executor_def=dg.in_process_executor,
+        executor_def=executor(),
         description=f"{' → '.join(step.assets)}{', one run for each defect class' if step.partitioned else ''}",
     )
     for step in PLAN
@@ -52,7 +53,9 @@ def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -
         return True
 
 
-def run_everything(definitions: dg.Definitions, instance: dg.DagsterInstance, store: Store, pipeline: Pipeline) -> list[str]:
+def run_everything(
+    definitions: dg.Definitions, instance: dg.DagsterInstance, store: Store, pipeline: Pipeline
+) -> list[str]:
     """Run what is stale, step by step and class by class; the failures, a sentence each.
 
     A step with a failure is finished for the other classes, so that the user sees every report, and ends the run.

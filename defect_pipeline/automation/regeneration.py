@@ -4,6 +4,7 @@ A tick asks for the stale runs of the first step that has any, and the following
 step's. A run key names what a run would make, so that a failed run is not repeated until something changes.
 """
 
+import time
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
@@ -12,7 +13,9 @@ import dagster as dg
 from defect_pipeline.assets.inspection import folder_digest
 from defect_pipeline.assets.stage import STAGES, Pipeline
 from defect_pipeline.automation.jobs import PLAN, classes_of, jobs, run_everything, stale
+from defect_pipeline.automation.sensor import Snapshot, reason_to_wait
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.ingest import scan
 from defect_pipeline.store import Store
 
 UNDER_WAY = [
@@ -49,7 +52,11 @@ def run_states(instance: dg.DagsterInstance, store: Store, pipeline: Pipeline) -
             tags = {"dagster/partition": partition} if partition else {}
             filters = dg.RunsFilter(job_name=step.job, statuses=UNDER_WAY, tags=tags)
             wanted = next((a for a in step.assets if stale(a, partition, store, pipeline)), None)
-            key = None if wanted is None else f"{step.job}/{partition or 'all'}/{_key(wanted, partition, store, pipeline)}"
+            key = (
+                None
+                if wanted is None
+                else f"{step.job}/{partition or 'all'}/{_key(wanted, partition, store, pipeline)}"
+            )
             runs.append(RunState(step.job, partition, key, instance.get_runs_count(filters) > 0))
         yield runs
 
@@ -63,10 +70,11 @@ def _key(asset: str, partition: str | None, store: Store, pipeline: Pipeline) ->
 
 @dg.sensor(jobs=jobs, minimum_interval_seconds=30, description="New, changed and removed images in the data folder.")
 def watch_folder(context: dg.SensorEvaluationContext, store: Store, pipeline: Pipeline) -> dg.SensorResult:
-    """Waits while the folder still changes between two ticks: a half-copied file is no image."""
-    seen = folder_digest(pipeline)
-    if seen != context.cursor:
-        return dg.SensorResult(skip_reason="The data folder is changing; waiting until it rests.", cursor=seen)
+    """Waits while files are being copied; then asks for the next stale runs."""
+    scanned = scan(pipeline.root)
+    seen = Snapshot.of(scanned).cursor
+    if reason := reason_to_wait(Snapshot.from_cursor(context.cursor), scanned, time.time_ns()):
+        return dg.SensorResult(skip_reason=reason, cursor=seen)
     requests = [
         dg.RunRequest(job_name=run.job, partition_key=run.partition, run_key=run.wanted)
         for run in due(run_states(context.instance, store, pipeline))

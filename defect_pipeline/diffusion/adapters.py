@@ -31,13 +31,22 @@ class Examples:
         """From images and drivers (n, H, W, 3) uint8 and masks (n, H, W) bool; images are encoded once and for all."""
         latents = backbone.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
         factor = images.shape[1] // latents.shape[2]
-        small = F.max_pool2d(masks[:, None].float(), factor)[:, 0] > 0  # a defect thinner than a latent cell still counts
+        small = (
+            F.max_pool2d(masks[:, None].float(), factor)[:, 0] > 0
+        )  # a defect thinner than a latent cell still counts
         device = backbone.device
         return cls(latents, drivers.permute(0, 3, 1, 2).to(device), small.to(device), prompts)
 
 
 def concept_loss(
-    backbone: Backbone, examples: Examples, prior: Tensor, prompt: str, prior_prompt: str, *, prior_weight: float, batch: int
+    backbone: Backbone,
+    examples: Examples,
+    prior: Tensor,
+    prompt: str,
+    prior_prompt: str,
+    *,
+    prior_weight: float,
+    batch: int,
 ) -> LossAt:
     """DreamBooth with class-prior preservation (paper A §3.1): instance loss + prior_weight x prior loss.
 
@@ -64,7 +73,13 @@ def prior_preservation(loss: Tensor, instances: int, prior_weight: float) -> Ten
 
 
 def hypernetwork_loss(
-    backbone: Backbone, hypernetwork: nn.Module, examples: Examples, *, batch: int, mask_weight: float, text_dropout: float
+    backbone: Backbone,
+    hypernetwork: nn.Module,
+    examples: Examples,
+    *,
+    batch: int,
+    mask_weight: float,
+    text_dropout: float,
 ) -> LossAt:
     """The condition (paper A §3.2): the frozen concept model, steered by a driver, denoises the driver's own image.
 

@@ -80,7 +80,10 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
         pixels = patch * patch
         weight = torch.zeros(3 * pixels, z.shape[1], 9, dtype=torch.double)
         bias = torch.zeros(3 * pixels, dtype=torch.double)
-        for channels, out in ((slice(0, luma_channels), slice(0, pixels)), (slice(luma_channels, None), slice(pixels, None))):
+        for channels, out in (
+            (slice(0, luma_channels), slice(0, pixels)),
+            (slice(luma_channels, None), slice(pixels, None)),
+        ):
             x = neighbours[:, channels].flatten(1)
             x = torch.cat([x, torch.ones(len(x), 1, dtype=x.dtype)], dim=1)
             gram = x.T @ x

@@ -119,7 +119,9 @@ def load_pipeline(directory: Path) -> StableDiffusionPipeline:
 def directory_digest(directory: Path) -> str:
     """sha256 (16 hex digits) over the names and bytes of a directory's files: the revision of a local model."""
     digest = hashlib.sha256()
-    for path in sorted(p for p in directory.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors", ".txt"}):
+    for path in sorted(
+        p for p in directory.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors", ".txt"}
+    ):
         digest.update(path.relative_to(directory).as_posix().encode())
         with path.open("rb") as file:
             digest.update(hashlib.file_digest(file, "sha256").digest())
@@ -138,4 +140,6 @@ def _load(kind: type, directory: Path, dtype: torch.dtype):
     try:
         return kind.from_pretrained(directory, dtype=dtype, use_safetensors=True)
     except (OSError, ValueError) as error:
-        raise PipelineError(f"Cannot load {directory}: {error}; restore the directory or name another backbone.") from error
+        raise PipelineError(
+            f"Cannot load {directory}: {error}; restore the directory or name another backbone."
+        ) from error

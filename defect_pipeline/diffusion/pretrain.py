@@ -55,7 +55,9 @@ def build_tokenizer(directory: Path) -> CLIPTokenizer:
     )
     merges = json.loads(bpe.to_str())["model"]["merges"]
     alphabet = [chr(c) for c in _byte_alphabet()]
-    tokens = alphabet + [f"{c}</w>" for c in alphabet] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    tokens = (
+        alphabet + [f"{c}</w>" for c in alphabet] + ["".join(m) for m in merges] + ["<|startoftext|>", "<|endoftext|>"]
+    )
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(dict.fromkeys(tokens))}))
     (directory / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
@@ -114,7 +116,11 @@ def train_backbone(
     text_encoder, unet = build_text_encoder(tokenizer).to(device), build_unet(vae.config.latent_channels).to(device)
     unet = unet.to(memory_format=torch.channels_last)
     scheduler = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, timestep_spacing="trailing", algorithm_type="dpmsolver++", steps_offset=1,
+        prediction_type="flow_prediction",
+        use_flow_sigmas=True,
+        timestep_spacing="trailing",
+        algorithm_type="dpmsolver++",
+        steps_offset=1,
     )
     scheduler.save_pretrained(directory / "scheduler")
     vae = vae.to(device)
@@ -128,7 +134,9 @@ def train_backbone(
         module.float()
     write_model_index(directory, type(scheduler).__name__)
 
-    world.control = ControlNetModel.from_unet(unet, conditioning_channels=3).to(device, memory_format=torch.channels_last)
+    world.control = ControlNetModel.from_unet(unet, conditioning_channels=3).to(
+        device, memory_format=torch.channels_last
+    )
     parameters = list(world.control.parameters())
     if not stage.run("hypernetwork", parameters, world.control_loss, recipe.control_steps, recipe.control_rate):
         return False
@@ -165,7 +173,14 @@ class _World:
     """Losses of both stages on freshly drawn surfaces."""
 
     def __init__(self, recipe: Recipe, tokenizer, text_encoder, unet, vae, device: str) -> None:
-        self.recipe, self.tokenizer, self.text_encoder, self.unet, self.vae, self.device = recipe, tokenizer, text_encoder, unet, vae, device
+        self.recipe, self.tokenizer, self.text_encoder, self.unet, self.vae, self.device = (
+            recipe,
+            tokenizer,
+            text_encoder,
+            unet,
+            vae,
+            device,
+        )
         self.noising = Noising("flow_prediction")
         self.control: ControlNetModel | None = None
         self.palette = list(class_colours([str(i) for i in range(8)]).values())
@@ -203,7 +218,10 @@ class _World:
         picks = torch.randint(len(self.palette), (self.recipe.batch,), generator=generator, device=self.device).tolist()
         images = (surfaces.images * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         masks = surfaces.masks.cpu().numpy()
-        drivers = [driver(image, [("mark", mask)], IMAGE_SIZE, {"mark": self.palette[k]}) for image, mask, k in zip(images, masks, picks, strict=True)]
+        drivers = [
+            driver(image, [("mark", mask)], IMAGE_SIZE, {"mark": self.palette[k]})
+            for image, mask, k in zip(images, masks, picks, strict=True)
+        ]
         return torch.from_numpy(np.stack(drivers)).permute(0, 3, 1, 2).to(self.device).float() / 255
 
 
@@ -223,5 +241,3 @@ def write_model_index(directory: Path, scheduler: str) -> None:
         "requires_safety_checker": False,
     }  # fmt: skip
     (directory / "model_index.json").write_text(json.dumps(index, indent=2) + "\n")
-
-

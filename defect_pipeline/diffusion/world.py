@@ -82,11 +82,16 @@ def draw_surfaces(n: int, size: int, generator: Generator, *, marked: float = 0.
     grey = (light * (structure.shade + relief)).clamp(0, 1.3)
     images = _colour(draw, grey, soft, tint)
     images = torch.where(structure.void[:, None] > 0.5, images * 0.08, images)
-    images = images + torch.randn(images[:, :1].shape, generator=generator, device=draw.device) * draw.uniform(0, 0.006)[:, None]
+    images = (
+        images
+        + torch.randn(images[:, :1].shape, generator=generator, device=draw.device) * draw.uniform(0, 0.006)[:, None]
+    )
     contrast, gain = draw.uniform(0.7, 1.2)[:, None], draw.uniform(0.75, 1.15)[:, None]
     images = (((images - 0.5) * contrast + 0.5) * gain).clamp(0, 1)
     masks = (soft > 0.25) & (structure.void < 0.5)
-    marks = [MARKS[k] if m else "" for k, m in zip(kinds.flatten().tolist(), masks.flatten(1).any(1).tolist(), strict=True)]
+    marks = [
+        MARKS[k] if m else "" for k, m in zip(kinds.flatten().tolist(), masks.flatten(1).any(1).tolist(), strict=True)
+    ]
     captions = _captions(draw, materials, marks, dark)
     return Surfaces(images, masks, captions, marks)
 
@@ -102,17 +107,36 @@ def _material(draw: _Draw, kind: Tensor) -> Tensor:
 
     one = (1.0, 1.0)
     stretch = per_kind((8, 40), one, (6, 20), one, (1, 2), one, one, (1, 3), (3, 20), one)
-    rough = per_kind((0.6, 1.2), (0.9, 1.6), (0.6, 1.2), (1.2, 2), (1, 1.6), (0.7, 1.3), (1.2, 2), (0.8, 1.2), (0.6, 1.3), (1.2, 2))
-    level = per_kind((0.02, 0.08), (0.02, 0.1), (0.02, 0.06), (0.005, 0.04), (0.04, 0.14), (0.03, 0.1), (0.005, 0.03), (0.02, 0.05), (0.02, 0.1), (0.005, 0.03))
+    rough = per_kind(
+        (0.6, 1.2), (0.9, 1.6), (0.6, 1.2), (1.2, 2), (1, 1.6), (0.7, 1.3), (1.2, 2), (0.8, 1.2), (0.6, 1.3), (1.2, 2)
+    )
+    level = per_kind(
+        (0.02, 0.08),
+        (0.02, 0.1),
+        (0.02, 0.06),
+        (0.005, 0.04),
+        (0.04, 0.14),
+        (0.03, 0.1),
+        (0.005, 0.03),
+        (0.02, 0.05),
+        (0.02, 0.1),
+        (0.005, 0.03),
+    )
     relief = draw.noise(rough, stretch, angle) * level
     relief = relief + draw.noise(draw.uniform(1.2, 2.2), draw.uniform(1, 4), angle) * draw.uniform(0, 0.06)
-    fine = draw.noise(draw.uniform(0, 0.5), stretch.sqrt(), angle, low=draw.uniform(6, 24)) * draw.uniform(0, 0.015) * draw.chance(0.5)
+    fine = (
+        draw.noise(draw.uniform(0, 0.5), stretch.sqrt(), angle, low=draw.uniform(6, 24))
+        * draw.uniform(0, 0.015)
+        * draw.chance(0.5)
+    )
 
     along, across = draw.rotated()
     curve = draw.uniform(-1.5, 1.5) * along**2
     lay = torch.sin(2 * math.pi * draw.uniform(10, 40) * (across + curve) + 2 * relief / level.clamp(min=0.01))
     milled = (kind == 2).float() * draw.uniform(0.02, 0.12)
-    weave = torch.sin(2 * math.pi * draw.uniform(12, 36) * across) * torch.sin(2 * math.pi * draw.uniform(12, 36) * along)
+    weave = torch.sin(2 * math.pi * draw.uniform(12, 36) * across) * torch.sin(
+        2 * math.pi * draw.uniform(12, 36) * along
+    )
     woven = (kind == 7).float() * draw.uniform(0.04, 0.15)
     patches = torch.sigmoid((draw.noise(draw.uniform(1.0, 1.6), draw.uniform(1, 2), angle) - 0.8) * 6)
     rust = (kind == 4).float() * draw.uniform(-0.35, -0.05)
@@ -143,7 +167,11 @@ def _structure(draw: _Draw) -> _Structure:
     along, across = draw.rotated()  # a grid of holes on a bent sheet
     pitch, aspect = draw.uniform(0.14, 0.5), draw.uniform(0.8, 1.6)
     u = along / pitch + draw.uniform(0, 1)
-    v = across * (1 + draw.uniform(0, 0.8) * along**2) / (pitch * aspect) + draw.uniform(0, 1) + 0.5 * (u.floor() % 2) * draw.chance(0.4)
+    v = (
+        across * (1 + draw.uniform(0, 0.8) * along**2) / (pitch * aspect)
+        + draw.uniform(0, 1)
+        + 0.5 * (u.floor() % 2) * draw.chance(0.4)
+    )
     du, dv = (u - u.floor() - 0.5) * pitch, (v - v.floor() - 0.5) * pitch * aspect
     rows = (v.floor().abs() < draw.uniform(0.5, 5)).float()
     r = (du**2 + (dv * draw.uniform(0.6, 1.4)) ** 2).sqrt() - pitch * draw.uniform(0.12, 0.32)
@@ -204,7 +232,9 @@ def _crack(draw: _Draw) -> Tensor:
     pixel = 1 / draw.size
     start, heading = draw.uniform(0.1, 0.9, 1, 2), draw.uniform(0, 2 * math.pi)
     main = _walk(draw, start, heading, draw.uniform(0.02, 0.07), draw.uniform(0.1, 0.6), 12)
-    fork = _walk(draw, main[:, 5:6], heading + draw.uniform(-1.2, 1.2), draw.uniform(0.01, 0.05), draw.uniform(0.1, 0.6), 7)
+    fork = _walk(
+        draw, main[:, 5:6], heading + draw.uniform(-1.2, 1.2), draw.uniform(0.01, 0.05), draw.uniform(0.1, 0.6), 7
+    )
     width = draw.uniform(0.5, 2.2) * pixel
     d = _segments_distance(draw, main)
     forked = torch.minimum(d, _segments_distance(draw, fork) + 0.3 * width)
@@ -217,27 +247,46 @@ def _scratch(draw: _Draw) -> Tensor:
     start, heading = draw.uniform(0.1, 0.9, 1, 2), draw.uniform(0, 2 * math.pi)
     width, mask = draw.uniform(0.4, 1.6) * pixel, torch.zeros(draw.n, draw.size, draw.size, device=draw.device)
     for p in (1.0, 0.5, 0.3):
-        line = _walk(draw, start + draw.uniform(-0.06, 0.06, 1, 2), heading + draw.uniform(-0.1, 0.1), draw.uniform(0.03, 0.14), draw.uniform(0, 0.05), 6)
-        mask = torch.maximum(mask, draw.chance(p) * torch.sigmoid((width - _segments_distance(draw, line)) / (0.35 * pixel)))
+        line = _walk(
+            draw,
+            start + draw.uniform(-0.06, 0.06, 1, 2),
+            heading + draw.uniform(-0.1, 0.1),
+            draw.uniform(0.03, 0.14),
+            draw.uniform(0, 0.05),
+            6,
+        )
+        mask = torch.maximum(
+            mask, draw.chance(p) * torch.sigmoid((width - _segments_distance(draw, line)) / (0.35 * pixel))
+        )
     return mask
 
 
 def _discs(draw: _Draw, count: int, spread: float, radius: tuple[float, float]) -> Tensor:
     pixel = 1 / draw.size
     centre = draw.uniform(0.15, 0.85, 1, 2)
-    points = centre + torch.randn(draw.n, count, 2, generator=draw.generator, device=draw.device) * draw.uniform(0.2 * spread, spread)
+    points = centre + torch.randn(draw.n, count, 2, generator=draw.generator, device=draw.device) * draw.uniform(
+        0.2 * spread, spread
+    )
     radii = draw.uniform(*radius, count) * pixel * draw.uniform(0.6, 1.5)[:, 0]
     keep = draw.uniform(0, 1, count) < draw.uniform(0.2, 1)[:, 0]
     keep[:, 0] = True
     wobble = draw.noise(draw.uniform(0.8, 1.4), draw.uniform(1, 1.5), draw.uniform(0, 3)) * pixel
     d = torch.full((draw.n, draw.size, draw.size), 9.0, device=draw.device)
     for i in range(count):
-        r = ((draw.x - points[:, i, 0, None, None]) ** 2 + (draw.y - points[:, i, 1, None, None]) ** 2).sqrt() - radii[:, i, None, None]
+        r = ((draw.x - points[:, i, 0, None, None]) ** 2 + (draw.y - points[:, i, 1, None, None]) ** 2).sqrt() - radii[
+            :, i, None, None
+        ]
         d = torch.where(keep[:, i, None, None], torch.minimum(d, r), d)
     return torch.sigmoid(-(d + 0.7 * wobble) / (0.5 * pixel))
 
 
-def _blob(draw: _Draw, reach: tuple[float, float], ragged: tuple[float, float], softness: tuple[float, float], at_edge: bool = False) -> Tensor:
+def _blob(
+    draw: _Draw,
+    reach: tuple[float, float],
+    ragged: tuple[float, float],
+    softness: tuple[float, float],
+    at_edge: bool = False,
+) -> Tensor:
     """An irregular region about a centre: an ellipse whose outline a noise field pushes in and out."""
     cx, cy = draw.uniform(0.15, 0.85), draw.uniform(0.15, 0.85)
     if at_edge:
@@ -281,7 +330,9 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
     flank = (gx * angle.cos() + gy * angle.sin()) * draw.uniform(0, 0.3)
     tint = draw.uniform(0.7, 1.25, 3)
     warm = torch.tensor([1.25, 0.9, 0.6], device=draw.device)
-    tint = torch.where(((kind == MARKS.index("burn")) | (kind == MARKS.index("stain")))[:, 0], warm * draw.uniform(0.8, 1.1, 3), tint)
+    tint = torch.where(
+        ((kind == MARKS.index("burn")) | (kind == MARKS.index("stain")))[:, 0], warm * draw.uniform(0.8, 1.1, 3), tint
+    )
     return soft * (depth + grain) + flank, tint, dark.flatten()
 
 
@@ -296,7 +347,7 @@ def _colour(draw: _Draw, grey: Tensor, soft: Tensor, tint: Tensor) -> Tensor:
 
 
 def _captions(draw: _Draw, materials: Tensor, marks: list[str], dark: Tensor) -> list[str]:
-    """"an image of a cast metal surface with a dark crack defect", words left out at random."""
+    """ "an image of a cast metal surface with a dark crack defect", words left out at random."""
     coins = draw.uniform(0, 1, 4).tolist()
     captions = []
     for coin, material, mark, is_dark in zip(coins, materials.flatten().tolist(), marks, dark.tolist(), strict=True):

@@ -36,7 +36,9 @@ def defect_crops(
         rng = np.random.default_rng([seed, int(dataset.images.at[image_id, "sha256"][:12], 16)])
         for k in range(per_image):
             focus = targets[rng.integers(len(targets))]
-            box = square_crop(image.shape, focus, rng, zoom=1.0 if k == 0 else rng.uniform(1.0, zoom), min_side=size // 2)
+            box = square_crop(
+                image.shape, focus, rng, zoom=1.0 if k == 0 else rng.uniform(1.0, zoom), min_side=size // 2
+            )
             crop = _cut(image, masks, box, size, image_id)
             if any(name == category for name, _ in crop.masks):
                 yield _flipped(crop, rng) if k else crop
@@ -53,7 +55,9 @@ def windows(dataset: Dataset, image_id: int, size: int) -> list[Crop]:
     return [_cut(image, masks, box, size, image_id) for box in boxes]
 
 
-def _cut(image: np.ndarray, masks: list[tuple[str, np.ndarray]], box: tuple[int, int, int], size: int, image_id: int) -> Crop:
+def _cut(
+    image: np.ndarray, masks: list[tuple[str, np.ndarray]], box: tuple[int, int, int], size: int, image_id: int
+) -> Crop:
     resized = [(name, crop_resize(mask, box, size)) for name, mask in masks]
     return Crop(crop_resize(image, box, size), [(name, mask) for name, mask in resized if mask.any()], image_id)
 

@@ -19,14 +19,26 @@ def examples(backbone, n: int = 6) -> Examples:
     return Examples.of(backbone, images, images // 5, masks, ["an image of a sks with a crack defect"] * n)
 
 
-def run(backbone_path: Path, steps: int, checkpoint: Checkpoint | None, stop_at: int | None = None) -> list[torch.Tensor]:
+def run(
+    backbone_path: Path, steps: int, checkpoint: Checkpoint | None, stop_at: int | None = None
+) -> list[torch.Tensor]:
     torch.manual_seed(0)
     backbone = load_backbone(backbone_path)
     prior = torch.randn(5, 8, 8, 8, generator=torch.Generator().manual_seed(1))
     parameters = list(backbone.unet.requires_grad_(True).parameters())
-    loss_at = concept_loss(backbone, examples(backbone), prior, "an image of a sks", "an image of a part", prior_weight=1.0, batch=2)
+    loss_at = concept_loss(
+        backbone, examples(backbone), prior, "an image of a sks", "an image of a part", prior_weight=1.0, batch=2
+    )
     loop = training_loop(
-        parameters, loss_at, steps=steps, learning_rate=1e-3, seed=5, warmup=2, decay=0.5, ema=0.9, checkpoint=checkpoint
+        parameters,
+        loss_at,
+        steps=steps,
+        learning_rate=1e-3,
+        seed=5,
+        warmup=2,
+        decay=0.5,
+        ema=0.9,
+        checkpoint=checkpoint,
     )
     for state in loop:
         if state.step == stop_at:
@@ -96,7 +108,11 @@ def test_denoising_loss_is_the_mean_over_channels_of_the_squared_error(tiny_back
 def test_a_zero_initialised_hypernetwork_equals_the_plain_model(tiny_backbone: Path):
     backbone = load_backbone(tiny_backbone)
     hypernetwork = backbone.new_hypernetwork("zero").eval()
-    text, empty, noise = backbone.embed(["x", "y"]), backbone.embed([""]), initial_noise([1, 2], (8, 8, 8), backbone.device)
+    text, empty, noise = (
+        backbone.embed(["x", "y"]),
+        backbone.embed([""]),
+        initial_noise([1, 2], (8, 8, 8), backbone.device),
+    )
     drivers = torch.rand(2, 3, 64, 64)
     plain = sample(backbone, text, empty, noise, steps=3, guidance=2.0)
     steered = sample(
@@ -105,7 +121,9 @@ def test_a_zero_initialised_hypernetwork_equals_the_plain_model(tiny_backbone: P
     assert torch.equal(plain, steered)
     with torch.no_grad():
         hypernetwork.controlnet_mid_block.weight.add_(0.5)
-    moved = sample(backbone, text, empty, noise, steps=3, guidance=2.0, residuals=control_residuals(hypernetwork, drivers))
+    moved = sample(
+        backbone, text, empty, noise, steps=3, guidance=2.0, residuals=control_residuals(hypernetwork, drivers)
+    )
     assert not torch.allclose(plain, moved)
 
 
