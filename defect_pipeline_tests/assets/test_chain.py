@@ -1,0 +1,125 @@
+"""The whole chain on a tiny backbone and a tiny component: run, rerun, checks, gate."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import cv2
+import dagster as dg
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+from defect_pipeline import profiles
+from defect_pipeline.automation.instance import open_instance
+from defect_pipeline.cli import main
+from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.imaging.coco import coco_problems
+from defect_pipeline.workplace import Workplace
+
+SIZE = 64
+
+
+def write_component(folder: Path) -> None:
+    """Two defect classes and a defect-free one, as class folders of image + mask; every image is a part of its own."""
+    for name, seed, marked in (("alpha", 1, 1.0), ("beta", 2, 1.0), ("clean", 3, 0.0)):
+        drawn = draw_surfaces(12, 96, torch.Generator().manual_seed(seed), marked=marked)
+        (folder / name).mkdir(parents=True)
+        kept = [i for i in range(12) if not marked or drawn.masks[i].sum() > 40][:8]
+        for i in kept:
+            image = (drawn.images[i].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+            cv2.imwrite(str(folder / name / f"{i:02d}.jpg"), image[..., ::-1])
+            cv2.imwrite(str(folder / name / f"{i:02d}.png"), drawn.masks[i].numpy().astype(np.uint8) * 255)
+
+
+@pytest.fixture(scope="module")
+def tiny_profile(tiny_backbone: Path):
+    profile = replace(
+        profiles.EMBEDDED,
+        name="tiny",
+        backbone=str(tiny_backbone),
+        pool=profiles.Pool(variants=3, images=3),
+        masks=profiles.Masks(per_class=3),
+        drivers=profiles.Drivers(size=SIZE, crops=2),
+        concept=profiles.Concept(steps=2, batch=2, prior_images=2),
+        hypernetwork=profiles.Hypernetwork(init="zero", steps=2, batch=2),
+        synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
+        segmentor=profiles.Segmentor(steps=2, batch=2),
+        thresholds=profiles.Thresholds(kid=1e9, fid=1e9),
+    )
+    profiles.PROFILES["tiny"] = profile
+    yield profile
+    del profiles.PROFILES["tiny"]
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
+    """A store in which one run has ended well."""
+    base = tmp_path_factory.mktemp("chain")
+    write_component(base / "data")
+    assert main(["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tiny"]) == 0
+    return Workplace.at(base / "store")
+
+
+def test_the_joined_set_is_valid_and_holds_every_class(finished: Workplace):
+    artifact = finished.store.current("sadf_coco")
+    coco = json.loads((artifact.path / "annotations.json").read_text())
+    assert coco_problems(coco, artifact.path) == []
+    assert {image["defect_class"] for image in coco["images"]} == {"alpha", "beta"}
+    assert len(coco["images"]) == 2 * 3 * 2  # classes x drivers x images of each driver
+    first, second = (cv2.imread(str(artifact.path / image["file_name"])) for image in coco["images"][:2])
+    assert not np.array_equal(first, second)  # one driver, another noise
+
+
+def test_every_regime_is_reported_on_the_test_split(finished: Workplace):
+    rows = finished.store.current("segmentation_report").metadata["figures"]
+    assert [row["regime"] for row in rows] == ["real", "synthetic", "synthetic_then_real"]
+    assert all(row["n_images"] > 0 for row in rows)
+
+
+def test_nothing_that_generates_has_seen_held_out_images(finished: Workplace):
+    report = finished.store.current("topological_drivers", "alpha").metadata
+    images = pd.read_parquet(finished.store.current("inspection_images").path / "manifest.parquet")
+    train = (images["split"] == "train") & (images["defect_class"] == "alpha")
+    assert report["train images"] == train.sum() < (images["defect_class"] == "alpha").sum()
+
+
+def test_a_second_run_makes_no_run(finished: Workplace):
+    with open_instance(finished.store_root) as instance:
+        before = instance.get_runs_count()
+    assert main(["run", "--store", str(finished.store_root)]) == 0
+    with open_instance(finished.store_root) as instance:
+        assert instance.get_runs_count() == before
+        classes = instance.get_dynamic_partitions("defect_class")
+    assert sorted(classes) == ["alpha", "beta"]
+
+
+def test_manifest_and_check_read_the_store(finished: Workplace, capsys: pytest.CaptureFixture[str]):
+    assert main(["manifest", "--csv", "--store", str(finished.store_root)]) == 0
+    assert capsys.readouterr().out.startswith("path,class,group,split\nalpha/")
+    assert main(["check", "--store", str(finished.store_root)]) == 0
+
+
+def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
+    finished: Workplace, tiny_profile: profiles.Profile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+):
+    strict = profiles.Thresholds(kid=1e9, fid=1e9, per_class={"beta": (-10.0, 1e9)})
+    monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
+    assert main(["check", "--store", str(finished.store_root)]) == 1
+    assert main(["run", "--store", str(finished.store_root)]) == 1
+    assert "beta: KID" in capfd.readouterr().err
+    with open_instance(finished.store_root) as instance:
+        last = instance.get_runs(limit=1)[0]
+    assert last.job_name == "join" and last.status == dg.DagsterRunStatus.FAILURE
+
+
+def test_no_defect_free_images_is_a_sentence_with_a_remedy(
+    tiny_profile: profiles.Profile, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    write_component(tmp_path / "data")
+    for file in (tmp_path / "data" / "clean").iterdir():
+        file.unlink()
+    (tmp_path / "data" / "clean").rmdir()
+    assert main(["run", "--data", str(tmp_path / "data"), "--store", str(tmp_path / "s"), "--profile", "tiny"]) == 1
+    assert "defect-free" in capfd.readouterr().err
