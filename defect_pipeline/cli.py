@@ -9,6 +9,7 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.logging import RichHandler
+from rich.markup import escape
 from rich.table import Table
 
 from defect_pipeline.errors import PipelineError
@@ -27,7 +28,7 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options)
     except PipelineError as error:
-        err.print(f"[bold red]Error:[/] {error}", highlight=False)
+        err.print("[bold red]Error:[/]", escape(str(error)), highlight=False)
         return 1
     except KeyboardInterrupt:
         err.print("Stopped. The same command goes on from the last checkpoint.")
@@ -103,7 +104,7 @@ def _run(options: argparse.Namespace) -> int:
     with open_instance(place.store_root) as instance:
         failures = run_everything(defs, instance, place.store, place.pipeline)
     for failure in failures:
-        err.print(f"[bold red]Failed:[/] {failure}", highlight=False)
+        err.print("[bold red]Failed:[/]", escape(failure), highlight=False)
     return 0 if print_summary(out, place.store, place.pipeline) and not failures else 1
 
 

@@ -106,4 +106,4 @@ def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
             error = event.step_failure_data.error
             while error is not None and error.cause is not None:
                 error = error.cause
-            yield "unknown" if error is None else error.message.strip().split(": ", 1)[-1]
+            yield "unknown" if error is None else " ".join(error.message.split(": ", 1)[-1].split())
