@@ -1,6 +1,7 @@
 """Annotated masks, perturbed and placed, or drawn by hand → one mask set for each synthetic image to come."""
 
 import hashlib
+import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -52,7 +53,7 @@ def mask_bank(build: Build) -> None:
         strategy = "drawn by hand (ii)"
     else:
         sources = _sources(build)
-        sets = [sample_masks(sources, component_mask(read_image(pool / path)), 1, rng)[0] for path in chosen]
+        chosen, sets = _placed(sources, pool, chosen, n, rng)
         strategy = "annotated, perturbed (i)"
     rows = [
         {"driver": k, "background": path, "category": build.defect_class, "counts": encode(mask), "side": size}
@@ -82,6 +83,29 @@ def read_bank(directory: Path) -> list[BankEntry]:
         )
         for _, rows in table.groupby("driver")
     ]
+
+
+def _placed(
+    sources: list[list[np.ndarray]], pool: Path, backgrounds: list[str], n: int, rng: np.random.Generator
+) -> tuple[list[str], list[list[np.ndarray]]]:
+    """n backgrounds with a mask set each; a background that shows too little of the component is passed over.
+
+    Raises PipelineError when nothing fits anywhere.
+    """
+    chosen: list[str] = []
+    sets: list[list[np.ndarray]] = []
+    unfit: set[str] = set()
+    for path in itertools.cycle(backgrounds):
+        if len(sets) == n:
+            return chosen, sets
+        try:
+            sets += sample_masks(sources, component_mask(read_image(pool / path)), 1, rng)
+            chosen.append(path)
+        except PipelineError:
+            unfit.add(path)
+            if unfit.issuperset(backgrounds):
+                raise
+    return chosen, sets
 
 
 def _sources(build: Build) -> list[list[np.ndarray]]:

@@ -205,7 +205,9 @@ def _place(mask: np.ndarray, free: np.ndarray, rng: np.random.Generator, shift: 
     top, left = rng.choice(np.argwhere(near <= max(SPILL, near.min()))) + (rows.start, columns.start)
     moved = np.zeros_like(mask)
     moved[top : top + h, left : left + w] = shape
-    return _largest(moved & free)
+    inside = moved & free
+    # a shape that was whole stays whole; a group of scratches may lie in several pieces
+    return inside if _topology(moved)[0] > 1 else _largest(inside)
 
 
 def _reach(start: int, extent: int, side: int, shift: float) -> slice:
