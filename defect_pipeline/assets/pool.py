@@ -39,6 +39,7 @@ def defect_free_pool(build: Build) -> None:
         build.progress(done + 1, len(chosen))
     files = sorted((build.path / IMAGES).glob("*.png"))
     build.metadata |= {"defect-free train images": len(ids), "images used": len(chosen), "pool": len(files)}
-    shown = files[:: settings.variants][:6] + files[1 : settings.variants][:6]
-    captions = ["source"] * min(6, len(chosen)) + ["variant of the first"] * 6
+    sources, views = files[:: settings.variants][:6], files[1 : settings.variants][:6]
+    captions = ["source"] * len(sources) + ["variant of the first"] * len(views)
+    shown = [*sources, *views]
     build.picture("pool", contact_sheet([read_image(file) for file in shown], captions, columns=6))

@@ -30,11 +30,11 @@ CANDIDATES = 6  # images verified per image and round
 # Verification
 NEARER = 0.9  # a match must be this much nearer than the second best
 MIN_INLIERS = 10  # matches that agree on one transform within 3 px
-MIN_OVERLAP = 0.2  # of the smaller image
+MIN_OVERLAP = 0.1  # of the smaller image
 BLOCK = 32  # px; texture is correlated in windows of this side
 MIN_CONTRAST = 8.0  # of a window, in units of `Description.detail`; below is noise or emptiness
 MIN_WINDOWS = 8
-MIN_CORRELATION = 0.4  # that three windows of four must reach
+MIN_CORRELATION = 0.4  # of the windows' median; parts of one design, machined alike, come close to it
 
 
 class Description(NamedTuple):
@@ -101,20 +101,25 @@ def part_ids_of(paths: Iterable[str], part_regex: str) -> list[str | None]:
 
 
 def same_part(one: Description, other: Description, mirrored: bool) -> bool:
-    """Whether a similarity transform (after a flip, if `mirrored`) lays one image on the other, down to the texture."""
+    """Whether one image (after a flip, if `mirrored`) can be turned, scaled and shifted onto the other, down to the grain."""
     if mirrored:
         right = np.array([one.detail.shape[1] - 1, 0], np.float32)
         one = Description(np.abs(right - one.points), _mirrored(one.descriptors), one.detail[:, ::-1])
     ours, theirs = _matches(one.descriptors, other.descriptors)
     if len(ours) < MIN_INLIERS:
         return False
-    transform, inliers = cv2.estimateAffinePartial2D(one.points[ours], other.points[theirs], ransacReprojThreshold=3)
-    if transform is None or inliers.sum() < MIN_INLIERS:
+    source, target = one.points[ours], other.points[theirs]
+    similarity, agreeing = cv2.estimateAffinePartial2D(source, target, ransacReprojThreshold=3)
+    inliers = np.flatnonzero(agreeing)
+    if similarity is None or len(inliers) < MIN_INLIERS:
         return False
+    # An affine map on top, fitted to these matches, follows a curved or tilted surface more closely
+    places = np.column_stack([source[inliers], np.ones(len(inliers))])
+    transform = np.linalg.lstsq(places, target[inliers], rcond=None)[0].T
     overlap, correlations = _agreement(one.detail, other.detail, transform)
     if overlap < MIN_OVERLAP or len(correlations) < MIN_WINDOWS:
         return False
-    return bool(np.quantile(correlations, 0.25) >= MIN_CORRELATION)
+    return bool(np.median(correlations) >= MIN_CORRELATION)
 
 
 # --- candidates -----------------------------------------------------------------------------------
@@ -219,7 +224,7 @@ def _agreement(one: np.ndarray, other: np.ndarray, transform: np.ndarray) -> tup
     correlation of the two in those windows of it where there is something to see."""
     size = other.shape[::-1]
     inside = cv2.warpAffine(np.ones(one.shape, np.float32), transform, size, flags=cv2.INTER_NEAREST)
-    overlap = float(inside.sum() / max(1, min(other.size, one.size * np.linalg.det(transform[:, :2]))))
+    overlap = float(inside.sum() / max(1, min(other.size, one.size * abs(np.linalg.det(transform[:, :2])))))
     first = cv2.warpAffine(_smooth(one), transform, size)
     second = _smooth(other)
 

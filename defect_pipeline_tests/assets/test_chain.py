@@ -122,4 +122,4 @@ def test_no_defect_free_images_is_a_sentence_with_a_remedy(
         file.unlink()
     (tmp_path / "data" / "clean").rmdir()
     assert main(["run", "--data", str(tmp_path / "data"), "--store", str(tmp_path / "s"), "--profile", "tiny"]) == 1
-    assert "defect-free" in capfd.readouterr().err
+    assert "There are no defect-free images" in capfd.readouterr().err
