@@ -98,11 +98,11 @@ def _run(options: argparse.Namespace) -> int:
     os.environ["DEFECT_PIPELINE_STORE"] = str(place.store_root)
     from defect_pipeline.automation.instance import open_instance
     from defect_pipeline.automation.jobs import run_everything
-    from defect_pipeline.definitions import defs
+    from defect_pipeline.definitions import definitions_for
     from defect_pipeline.summary import print_summary
 
     with open_instance(place.store_root) as instance:
-        failures = run_everything(defs, instance, place.store, place.pipeline)
+        failures = run_everything(definitions_for(place), instance, place.store, place.pipeline)
     for failure in failures:
         err.print("[bold red]Failed:[/]", escape(failure), highlight=False)
     return 0 if print_summary(out, place.store, place.pipeline) and not failures else 1
@@ -131,10 +131,10 @@ def _manifest(options: argparse.Namespace) -> int:
     from defect_pipeline.assets.stage import open_dataset
     from defect_pipeline.automation.instance import open_instance
     from defect_pipeline.automation.jobs import run_stale
-    from defect_pipeline.definitions import defs
+    from defect_pipeline.definitions import definitions_for
 
     with open_instance(place.store_root) as instance:
-        failures = run_stale(defs, instance, place.store, place.pipeline, ("inspection_images",))
+        failures = run_stale(definitions_for(place), instance, place.store, place.pipeline, ("inspection_images",))
     if failures:
         raise PipelineError(" ".join(failures))
     images = open_dataset(place.store.current("inspection_images")).images

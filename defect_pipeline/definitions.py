@@ -8,13 +8,17 @@ from defect_pipeline.automation.jobs import jobs
 from defect_pipeline.automation.regeneration import regenerate, regeneration_schedule, watch_folder
 from defect_pipeline.workplace import Workplace
 
-place = Workplace.from_environment()
 
-defs = dg.Definitions(
-    assets=chain,
-    asset_checks=asset_checks,
-    jobs=[*jobs, regenerate],
-    sensors=[watch_folder],
-    schedules=[regeneration_schedule],
-    resources={"store": place.store, "pipeline": place.pipeline},
-)
+def definitions_for(place: Workplace) -> dg.Definitions:
+    """The chain, bound to a store and to what it was made for."""
+    return dg.Definitions(
+        assets=chain,
+        asset_checks=asset_checks,
+        jobs=[*jobs, regenerate],
+        sensors=[watch_folder],
+        schedules=[regeneration_schedule],
+        resources={"store": place.store, "pipeline": place.pipeline},
+    )
+
+
+defs = definitions_for(Workplace.from_environment())

@@ -86,7 +86,6 @@ def run_stale(
         instance=instance,
         partition_key=partition,
         asset_selection=[dg.AssetKey(asset) for asset in assets],
-        resources={"store": store, "pipeline": pipeline},
         raise_on_error=False,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
