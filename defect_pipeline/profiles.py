@@ -144,7 +144,7 @@ SD15 = Profile(
     pool=Pool(images=10_000),
     thresholds=Thresholds(kid=0.15, fid=200.0),
     masks=Masks(per_class=200),
-    drivers=Drivers(size=512, downscale=4, crops=10),
+    drivers=Drivers(size=512, downscale=8, crops=10),
     concept=Concept(steps=1000, batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
     hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
     synthesis=Synthesis(images_per_driver=15, steps=20, guidance=7.5, batch=8),
