@@ -167,8 +167,8 @@ def _sample(options: argparse.Namespace) -> int:
 def _train_backbone(options: argparse.Namespace) -> int:
     from defect_pipeline.diffusion.pretrain import Recipe, train_backbone
 
-    def report(stage: str, step: int, steps: int, loss: float, rate: float) -> None:
-        err.print(f"{stage} {step}/{steps}  loss {loss:.4f}  {rate:.1f} images/s", highlight=False)
+    def report(step: int, steps: int, loss: float, rate: float) -> None:
+        err.print(f"step {step}/{steps}  loss {loss:.4f}  {rate:.1f} images/s", highlight=False)
 
     complete = train_backbone(
         options.out, options.work, Recipe(), device=options.device, minutes=options.minutes, report=report

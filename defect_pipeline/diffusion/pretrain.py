@@ -1,8 +1,9 @@
 """The recipe of the embedded backbone: ``defect-pipeline backbone train``.
 
-Three stages on the procedural world of `world`, each resumable: fit the linear autoencoder, train text encoder and U-Net by
-flow matching, then freeze both and train a hypernetwork on drivers of marked surfaces. The last stage is the pipeline's own
-second step (paper A §3.2) taken once for all, so that a component's hypernetwork starts from "paint means defect".
+On the procedural world of `world`: the linear autoencoder in closed form, then text encoder, U-Net and hypernetwork together,
+resumable. Every surface is seen twice in a batch, once from its caption alone and once with its driver. The second is the
+pipeline's own second step (paper A §3.2) taken once for all, so that a component's hypernetwork starts from "paint means
+defect"; and what a driver tells need not be guessed, so the U-Net learns from it sooner than from noise alone.
 """
 
 import json
@@ -16,6 +17,7 @@ import torch
 from diffusers import ControlNetModel, DPMSolverMultistepScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
 from torch import Generator, Tensor
+from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
@@ -27,18 +29,17 @@ from defect_pipeline.imaging.drivers import class_colours, driver
 
 IMAGE_SIZE = 128
 TEXT_LENGTH = 24
-Report = Callable[[str, int, int, float, float], None]
+Report = Callable[[int, int, float, float], None]
+PALETTE = list(class_colours([str(i) for i in range(8)]).values())
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """Steps and rates of the two learned stages; a step is one batch of fresh surfaces."""
+    """A step is one batch of fresh surfaces, each seen with and without its driver."""
 
-    unet_steps: int = 2200
-    control_steps: int = 700
-    batch: int = 16
-    unet_rate: float = 5e-4
-    control_rate: float = 4e-4
+    steps: int = 3000
+    surfaces: int = 16
+    learning_rate: float = 1e-3
     mask_weight: float = 4.0  # how much more a pixel of a mark counts in the loss: marks are a small share of it
     caption_dropout: float = 0.1
     seed: int = 0
@@ -84,12 +85,12 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
 
 
 def build_unet(latent_channels: int) -> UNet2DConditionModel:
-    """An untrained U-Net for 16x16 latents: convolutions at 16x16, attention at 8x8 and 4x4 (10.9 M parameters)."""
+    """An untrained U-Net for 16x16 latents: convolutions at 16x16, attention at 8x8 and 4x4 (11 M parameters)."""
     return UNet2DConditionModel(
         sample_size=IMAGE_SIZE // 8, in_channels=latent_channels, out_channels=latent_channels,
-        block_out_channels=(96, 160, 192), layers_per_block=1, cross_attention_dim=128, attention_head_dim=8,
-        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-        up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
+        block_out_channels=(64, 128, 192), layers_per_block=1, cross_attention_dim=128, attention_head_dim=8,
+        down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
+        up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
 
 
@@ -104,8 +105,9 @@ def train_backbone(
 ) -> bool:
     """Train the backbone and write it to ``directory`` in diffusers layout; True when the recipe is complete.
 
-    Checkpoints go to ``work`` every 100 steps, and the same call goes on where they end; a part is written when its stage is
-    complete. After ``minutes`` it stops at a checkpoint and returns False. ``report(stage, step, steps, loss, images_per_second)`` is called every 20 steps.
+    A checkpoint goes to ``work`` every 100 steps, and the same call goes on where it ends. After ``minutes`` training stops
+    at a checkpoint and this returns False; what it then writes can be looked at, though its learning rate never fell.
+    ``report(step, steps, loss, images_per_second)`` is called every 20 steps.
     """
     work.mkdir(parents=True, exist_ok=True)
     deadline = monotonic() + 60 * minutes if minutes else float("inf")
@@ -113,113 +115,82 @@ def train_backbone(
     tokenizer = build_tokenizer(directory / "tokenizer")
     vae = _fit_autoencoder(recipe.seed)
     vae.save_pretrained(directory / "vae")
-    text_encoder, unet = build_text_encoder(tokenizer).to(device), build_unet(vae.config.latent_channels).to(device)
-    unet = unet.to(memory_format=torch.channels_last)
     scheduler = DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction",
-        use_flow_sigmas=True,
+        prediction_type="v_prediction",
+        beta_schedule="squaredcos_cap_v2",
         timestep_spacing="trailing",
-        algorithm_type="dpmsolver++",
-        steps_offset=1,
+        lambda_min_clipped=-5.1,
     )
     scheduler.save_pretrained(directory / "scheduler")
-    vae = vae.to(device)
-    world = _World(recipe, tokenizer, text_encoder, unet, vae, device)
-    parameters = [*unet.parameters(), *text_encoder.parameters()]
-    stage = _Stage(work, deadline, report, recipe.seed)
-    if not stage.run("unet", parameters, world.unet_loss, recipe.unet_steps, recipe.unet_rate):
-        return False
-    for name, module in (("text_encoder", text_encoder), ("unet", unet)):
+    text_encoder, unet = build_text_encoder(tokenizer).to(device), build_unet(vae.config.latent_channels).to(device)
+    unet = unet.to(memory_format=torch.channels_last)
+    control = ControlNetModel.from_unet(
+        unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 16, 32, 64)
+    ).to(device, memory_format=torch.channels_last)
+
+    world = _World(recipe, Noising.of(scheduler), tokenizer, text_encoder, unet, vae.to(device), control, device)
+    parameters = [p for module in (unet, text_encoder, control) for p in module.parameters()]
+    checkpoint = Checkpoint(work / "generator.safetensors", every=100)
+    complete, losses = True, []
+    for state in training_loop(
+        parameters, world.loss, steps=recipe.steps, learning_rate=recipe.learning_rate, seed=recipe.seed, warmup=100,
+        decay=0.5, ema=0.998, checkpoint=checkpoint,
+    ):  # fmt: skip
+        losses.append(state.loss)
+        if state.step % 20 == 0:
+            report(state.step, recipe.steps, torch.stack(losses).mean().item(), state.images / state.seconds)
+            losses.clear()
+        if state.step % checkpoint.every == 0 and state.step < recipe.steps and monotonic() > deadline:
+            complete = False
+            break
+    for name, module in (("text_encoder", text_encoder), ("unet", unet), ("controlnet", control)):
         module.requires_grad_(False).half().save_pretrained(directory / name)
-        module.float()
     write_model_index(directory, type(scheduler).__name__)
-
-    world.control = ControlNetModel.from_unet(unet, conditioning_channels=3).to(
-        device, memory_format=torch.channels_last
-    )
-    parameters = list(world.control.parameters())
-    if not stage.run("hypernetwork", parameters, world.control_loss, recipe.control_steps, recipe.control_rate):
-        return False
-    world.control.half().save_pretrained(directory / "controlnet")
-    return True
+    return complete
 
 
-@dataclass(frozen=True)
-class _Stage:
-    work: Path
-    deadline: float
-    report: Report
-    seed: int
-
-    def run(self, name: str, parameters: list, loss_at: Callable, steps: int, rate: float) -> bool:
-        """Train one stage to its end (True), or to the first checkpoint after the deadline (False)."""
-        checkpoint = Checkpoint(self.work / f"{name}.safetensors", every=100)
-        loop = training_loop(
-            parameters, loss_at, steps=steps, learning_rate=rate, seed=self.seed, warmup=100, decay=0.4, ema=0.995,
-            checkpoint=checkpoint,
-        )  # fmt: skip
-        losses: list[Tensor] = []
-        for state in loop:
-            losses.append(state.loss)
-            if state.step % 20 == 0:
-                self.report(name, state.step, steps, torch.stack(losses).mean().item(), state.images / state.seconds)
-                losses.clear()
-            if state.step % checkpoint.every == 0 and state.step < steps and monotonic() > self.deadline:
-                return False
-        return True
-
-
+@dataclass
 class _World:
-    """Losses of both stages on freshly drawn surfaces."""
+    """The loss of text encoder, U-Net and hypernetwork on freshly drawn surfaces."""
 
-    def __init__(self, recipe: Recipe, tokenizer, text_encoder, unet, vae, device: str) -> None:
-        self.recipe, self.tokenizer, self.text_encoder, self.unet, self.vae, self.device = (
-            recipe,
-            tokenizer,
-            text_encoder,
-            unet,
-            vae,
-            device,
-        )
-        self.noising = Noising("flow_prediction")
-        self.control: ControlNetModel | None = None
-        self.palette = list(class_colours([str(i) for i in range(8)]).values())
+    recipe: Recipe
+    noising: Noising
+    tokenizer: CLIPTokenizer
+    text_encoder: CLIPTextModel
+    unet: UNet2DConditionModel
+    vae: LinearPatchAutoencoder
+    control: ControlNetModel
+    device: str
 
-    def unet_loss(self, step: int, generator: Generator) -> tuple[Tensor, int]:
-        surfaces = draw_surfaces(self.recipe.batch, IMAGE_SIZE, generator)
-        return self._loss(surfaces, generator, None), self.recipe.batch
-
-    def control_loss(self, step: int, generator: Generator) -> tuple[Tensor, int]:
-        surfaces = draw_surfaces(self.recipe.batch, IMAGE_SIZE, generator, marked=0.9)
+    def loss(self, step: int, generator: Generator) -> tuple[Tensor, int]:
+        """The denoising loss over 2n images: n surfaces without their drivers, then the same with them."""
+        n, draw = self.recipe.surfaces, {"generator": generator, "device": self.device}
+        surfaces = draw_surfaces(n, IMAGE_SIZE, generator)
         condition = self._drivers(surfaces, generator)
 
         def residuals(zt: Tensor, t: Tensor, text: Tensor) -> dict:
-            assert self.control is not None
-            down, mid = self.control(zt, t, text, controlnet_cond=condition, return_dict=False)
+            down, mid = self.control(zt[n:], t[n:], text[n:], controlnet_cond=condition, return_dict=False)
+            down, mid = [torch.cat([torch.zeros_like(r), r]) for r in down], torch.cat([torch.zeros_like(mid), mid])
             return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
-        return self._loss(surfaces, generator, residuals), self.recipe.batch
-
-    def _loss(self, surfaces, generator: Generator, residuals) -> Tensor:
-        n, draw = self.recipe.batch, {"generator": generator, "device": self.device}
         with torch.no_grad():
-            z0 = self.vae.encode(surfaces.images * 2 - 1).latent_dist.mean
-        dropped = (torch.rand(n, **draw) < self.recipe.caption_dropout).tolist()
-        captions = ["" if d else c for d, c in zip(dropped, surfaces.captions, strict=True)]
+            z0 = self.vae.encode(surfaces.images * 2 - 1).latent_dist.mean.repeat(2, 1, 1, 1)
+        dropped = (torch.rand(2 * n, **draw) < self.recipe.caption_dropout).tolist()
+        captions = ["" if d else c for d, c in zip(dropped, surfaces.captions * 2, strict=True)]
         text = embed(self.tokenizer, self.text_encoder, captions)
-        t, noise = self.noising.times(n, generator), torch.randn(z0.shape, **draw)
-        loss = denoising_loss(self.unet, self.noising, z0, text, t, noise, residuals)  # (n, h, w)
-        mask = torch.nn.functional.max_pool2d(surfaces.masks[:, None].float(), IMAGE_SIZE // z0.shape[-1])[:, 0]
-        weight = 1 + (self.recipe.mask_weight - 1) * mask
-        return (loss * weight).sum() / weight.sum()
+        t, noise = self.noising.times(2 * n, generator), torch.randn(z0.shape, **draw)
+        loss = denoising_loss(self.unet, self.noising, z0, text, t, noise, residuals)  # (2n, h, w)
+        mask = F.max_pool2d(surfaces.masks[:, None].float(), IMAGE_SIZE // z0.shape[-1])[:, 0]
+        weight = 1 + (self.recipe.mask_weight - 1) * mask.repeat(2, 1, 1)
+        return (loss * weight).sum() / weight.sum(), 2 * n
 
     def _drivers(self, surfaces, generator: Generator) -> Tensor:
         """Drivers (n, 3, S, S) in [0, 1], each in a random palette colour: the colour of a class is the user's affair."""
-        picks = torch.randint(len(self.palette), (self.recipe.batch,), generator=generator, device=self.device).tolist()
+        picks = torch.randint(len(PALETTE), (self.recipe.surfaces,), generator=generator, device=self.device).tolist()
         images = (surfaces.images * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         masks = surfaces.masks.cpu().numpy()
         drivers = [
-            driver(image, [("mark", mask)], IMAGE_SIZE, {"mark": self.palette[k]})
+            driver(image, [("mark", mask)], IMAGE_SIZE, {"mark": PALETTE[k]})
             for image, mask, k in zip(images, masks, picks, strict=True)
         ]
         return torch.from_numpy(np.stack(drivers)).permute(0, 3, 1, 2).to(self.device).float() / 255

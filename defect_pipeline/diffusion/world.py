@@ -111,33 +111,25 @@ def _material(draw: _Draw, kind: Tensor) -> Tensor:
         (0.6, 1.2), (0.9, 1.6), (0.6, 1.2), (1.2, 2), (1, 1.6), (0.7, 1.3), (1.2, 2), (0.8, 1.2), (0.6, 1.3), (1.2, 2)
     )
     level = per_kind(
-        (0.02, 0.08),
-        (0.02, 0.1),
-        (0.02, 0.06),
-        (0.005, 0.04),
-        (0.04, 0.14),
-        (0.03, 0.1),
-        (0.005, 0.03),
-        (0.02, 0.05),
-        (0.02, 0.1),
-        (0.005, 0.03),
-    )
+        (0.015, 0.05), (0.01, 0.05), (0.01, 0.035), (0.003, 0.02), (0.02, 0.08), (0.015, 0.06), (0.003, 0.015),
+        (0.01, 0.03), (0.01, 0.05), (0.003, 0.015),
+    )  # fmt: skip
     relief = draw.noise(rough, stretch, angle) * level
-    relief = relief + draw.noise(draw.uniform(1.2, 2.2), draw.uniform(1, 4), angle) * draw.uniform(0, 0.06)
+    relief = relief + draw.noise(draw.uniform(1.2, 2.2), draw.uniform(1, 4), angle) * draw.uniform(0, 0.03)
     fine = (
         draw.noise(draw.uniform(0, 0.5), stretch.sqrt(), angle, low=draw.uniform(6, 24))
-        * draw.uniform(0, 0.015)
+        * draw.uniform(0, 0.01)
         * draw.chance(0.5)
     )
 
     along, across = draw.rotated()
     curve = draw.uniform(-1.5, 1.5) * along**2
     lay = torch.sin(2 * math.pi * draw.uniform(10, 40) * (across + curve) + 2 * relief / level.clamp(min=0.01))
-    milled = (kind == 2).float() * draw.uniform(0.02, 0.12)
+    milled = (kind == 2).float() * draw.uniform(0.015, 0.07)
     weave = torch.sin(2 * math.pi * draw.uniform(12, 36) * across) * torch.sin(
         2 * math.pi * draw.uniform(12, 36) * along
     )
-    woven = (kind == 7).float() * draw.uniform(0.04, 0.15)
+    woven = (kind == 7).float() * draw.uniform(0.02, 0.08)
     patches = torch.sigmoid((draw.noise(draw.uniform(1.0, 1.6), draw.uniform(1, 2), angle) - 0.8) * 6)
     rust = (kind == 4).float() * draw.uniform(-0.35, -0.05)
     return relief + fine + milled * lay + woven * weave + rust * patches
@@ -153,14 +145,14 @@ def _structure(draw: _Draw) -> _Structure:
     """Seams, rows of holes, steps and an outline; each image has some of them or none."""
     pixel = 1 / draw.size
     shade = draw.uniform(0.3, 0.75).expand(-1, draw.size, draw.size)
-    for p in (0.35, 0.15):  # seams: a dark line with a lit lip, or a raised weld bead
+    for p in (0.3, 0.1):  # seams: a dark line with a lit lip, or a raised weld bead
         along, across = draw.rotated()
         d = across + draw.uniform(-0.35, 0.35) + draw.uniform(-0.4, 0.4) * along**2
         width = draw.uniform(0.5, 5) * pixel
         line = -draw.uniform(0.05, 0.4) * torch.exp(-((d / width) ** 2))
         lip = draw.uniform(0, 0.25) * torch.exp(-(((d - 2 * width) / width) ** 2))
         shade = shade + draw.chance(p) * (line + lip)
-    for p in (0.2, 0.1):  # a step between two plates
+    for p in (0.15,):  # a step between two plates
         along, across = draw.rotated()
         d = across + draw.uniform(-0.4, 0.4)
         shade = shade + draw.chance(p) * draw.uniform(-0.25, 0.25) * torch.sigmoid(d / (draw.uniform(0.5, 3) * pixel))
@@ -323,7 +315,7 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
     mostly_bright = (kind == MARKS.index("scratch")) | (kind == MARKS.index("fray"))
     dark = draw.uniform() < torch.where(mostly_bright, 0.35, 0.8)
     depth = draw.uniform(0.12, 0.55) * torch.where(dark, -1.0, 1.0)
-    grain = draw.noise(draw.uniform(0.3, 1.4), draw.uniform(1, 3), draw.uniform(0, 3)) * draw.uniform(0, 0.1)
+    grain = draw.noise(draw.uniform(0.3, 1.4), draw.uniform(1, 3), draw.uniform(0, 3)) * draw.uniform(0, 0.06)
     gx = F.pad(soft[:, :, 2:] - soft[:, :, :-2], (1, 1))
     gy = F.pad(soft[:, 2:] - soft[:, :-2], (0, 0, 1, 1))
     angle = draw.uniform(0, 2 * math.pi)
@@ -339,7 +331,7 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
 def _colour(draw: _Draw, grey: Tensor, soft: Tensor, tint: Tensor) -> Tensor:
     """RGB (n, 3, S, S): a base hue, a drift of it over the surface, the mark's tint; 40 % of the images stay grey."""
     strength = draw.chance(0.6)[:, None] * draw.uniform(0.1, 1.0)[:, None]
-    base = 1 + (draw.uniform(0.82, 1.18, 3, 1, 1) - 1) * strength
+    base = 1 + (draw.uniform(0.88, 1.12, 3, 1, 1) - 1) * strength
     drift = draw.noise(draw.uniform(1.8, 2.5), draw.uniform(1, 2), draw.uniform(0, 3))[:, None]
     base = base * (1 + drift * draw.uniform(-0.04, 0.04, 3, 1, 1) * strength)
     marked = 1 + (tint[:, :, None, None] - 1) * soft[:, None] * strength
