@@ -118,6 +118,7 @@ class Profile:
     thresholds: Thresholds
     extractor_weights: str = ""  # directory of the "inception" weights file
     device: str = "cpu"
+    precision: str = "float32"  # of the generator's arithmetic; "bfloat16" on a GPU, with float32 master weights
     splits: Splits = Splits()
     pool: Pool = Pool()
     masks: Masks = Masks()
@@ -141,6 +142,7 @@ SD15 = Profile(
     extractor="inception",
     extractor_weights="models/inception",
     device="cuda",
+    precision="bfloat16",
     pool=Pool(images=10_000),
     thresholds=Thresholds(kid=0.15, fid=200.0),
     masks=Masks(per_class=200),

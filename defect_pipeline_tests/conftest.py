@@ -15,14 +15,14 @@ torch.set_num_threads(2)
 
 @pytest.fixture(scope="session")
 def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained backbone of the embedded kind: linear autoencoder, flow matching."""
+    """An untrained backbone of the embedded kind: linear autoencoder, velocity prediction."""
     directory = tmp_path_factory.mktemp("embedded")
     torch.manual_seed(0)
     images = torch.rand(8, 3, 64, 64) * 2 - 1
     vae = LinearPatchAutoencoder.fit([images], luma_channels=4, chroma_channels=4)
     vae.save_pretrained(directory / "vae")
     DPMSolverMultistepScheduler(
-        prediction_type="flow_prediction", use_flow_sigmas=True, steps_offset=1
+        prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1
     ).save_pretrained(directory / "scheduler")
     return _with_unet(directory, latent_channels=8)
 

@@ -33,7 +33,7 @@ def backbone_of(pipeline: Pipeline) -> str:
 def concept_weights(build: Build) -> None:
     """A U-Net that has learned the component: "an image of a [V]", without forgetting what its class looks like."""
     settings, size = build.settings.concept, build.settings.drivers.size
-    backbone = load_backbone(Path(build.settings.backbone), build.settings.device)
+    backbone = load_backbone(Path(build.settings.backbone), build.settings.device, build.settings.precision)
     crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
     instance, prior_prompt = concept_prompt(build), f"an image of a {settings.class_noun}"
     examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, [instance] * len(crops.classes))
@@ -58,7 +58,7 @@ def concept_prompt(build: Build) -> str:
 
 def load_concept(build: Build) -> Backbone:
     """The profile's backbone with the concept's U-Net in place of its own."""
-    backbone = load_backbone(Path(build.settings.backbone), build.settings.device)
+    backbone = load_backbone(Path(build.settings.backbone), build.settings.device, build.settings.precision)
     path = build.parent("concept_weights").path / "unet"
     weights = load_file(path / "diffusion_pytorch_model.safetensors")
     backbone.unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()})

@@ -61,7 +61,8 @@ def concept_loss(
         instances = examples.latents[_pick(len(examples.latents), batch, generator)]
         z0 = torch.cat([instances, prior[_pick(len(prior), batch, generator)]])
         t, noise = noising.times(len(z0), generator), _noise_like(z0, generator)
-        loss = denoising_loss(backbone.unet, noising, z0, text, t, noise)  # (2 * batch, h, w)
+        with backbone.autocast():
+            loss = denoising_loss(backbone.unet, noising, z0, text, t, noise)  # (2 * batch, h, w)
         return prior_preservation(loss, batch, prior_weight), len(z0)
 
     return loss_at
@@ -98,7 +99,8 @@ def hypernetwork_loss(
             dropped = torch.rand(batch, 1, 1, generator=generator, device=generator.device) < text_dropout
             words = torch.where(dropped, known[""], words)
         residuals = control_residuals(hypernetwork, examples.drivers[picks].float() / 255)
-        loss = denoising_loss(backbone.unet, noising, z0, words, t, noise, residuals)  # (batch, h, w)
+        with backbone.autocast():
+            loss = denoising_loss(backbone.unet, noising, z0, words, t, noise, residuals)  # (batch, h, w)
         weight = 1 + (mask_weight - 1) * examples.masks[picks].float()
         return (loss * weight).sum() / weight.sum(), batch
 

@@ -38,6 +38,11 @@ class Backbone:
     unet: UNet2DConditionModel
     vae: AutoencoderKL | LinearPatchAutoencoder
     scheduler: SchedulerMixin
+    precision: torch.dtype = torch.float32  # of the arithmetic under `autocast`; weights stay as they were loaded
+
+    def autocast(self) -> torch.autocast:
+        """The context in which U-Net and hypernetwork are called."""
+        return torch.autocast(self.device.type, self.precision, enabled=self.precision != torch.float32)
 
     @property
     def noising(self) -> Noising:
@@ -75,11 +80,11 @@ class Backbone:
         """
         if init == "zero":
             return ControlNetModel.from_unet(self.unet, conditioning_channels=3)
-        return _load(ControlNetModel, self.directory / "controlnet", self.unet.dtype).to(self.device)
+        return _load(ControlNetModel, self.directory / "controlnet").to(self.device)
 
 
-def load_backbone(directory: Path, device: str = "cpu", dtype: torch.dtype = torch.float32) -> Backbone:
-    """Load a backbone from a local directory; float32 master weights unless asked otherwise.
+def load_backbone(directory: Path, device: str = "cpu", precision: str = "float32") -> Backbone:
+    """Load a backbone from a local directory: float32 master weights, arithmetic in ``precision`` (a name of a torch dtype).
 
     Raises PipelineError naming the missing part. Only safetensors are read.
     """
@@ -93,20 +98,21 @@ def load_backbone(directory: Path, device: str = "cpu", dtype: torch.dtype = tor
     backbone = Backbone(
         directory,
         CLIPTokenizer.from_pretrained(directory / "tokenizer"),
-        _load(CLIPTextModel, directory / "text_encoder", dtype).to(device),
-        _load(UNet2DConditionModel, directory / "unet", dtype).to(device),
-        load_autoencoder(directory / "vae", dtype).to(device),
+        _load(CLIPTextModel, directory / "text_encoder").to(device),
+        _load(UNet2DConditionModel, directory / "unet").to(device),
+        load_autoencoder(directory / "vae").to(device),
         DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler"),
+        getattr(torch, precision),
     )
     for module in (backbone.text_encoder, backbone.unet, backbone.vae):
         module.requires_grad_(False).eval()
     return backbone
 
 
-def load_autoencoder(directory: Path, dtype: torch.dtype = torch.float32) -> AutoencoderKL | LinearPatchAutoencoder:
+def load_autoencoder(directory: Path) -> AutoencoderKL | LinearPatchAutoencoder:
     """The autoencoder whose class the directory's config.json names."""
     name = json.loads((directory / "config.json").read_text())["_class_name"]
-    return _load(LinearPatchAutoencoder if name == LinearPatchAutoencoder.__name__ else AutoencoderKL, directory, dtype)
+    return _load(LinearPatchAutoencoder if name == LinearPatchAutoencoder.__name__ else AutoencoderKL, directory)
 
 
 def load_pipeline(directory: Path) -> StableDiffusionPipeline:
@@ -136,9 +142,9 @@ def embed(tokenizer: CLIPTokenizer, text_encoder: nn.Module, prompts: list[str])
     return text_encoder(ids.to(text_encoder.device)).last_hidden_state
 
 
-def _load(kind: type, directory: Path, dtype: torch.dtype):
+def _load(kind: type, directory: Path):
     try:
-        return kind.from_pretrained(directory, dtype=dtype, use_safetensors=True)
+        return kind.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"Cannot load {directory}: {error}; restore the directory or name another backbone."

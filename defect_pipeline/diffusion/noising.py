@@ -1,7 +1,8 @@
 """How a backbone noises its latents and what its U-Net predicts: read from its scheduler, so one loss serves all.
 
-Stable Diffusion 1.5 predicts the noise of a variance-preserving chain of 1000 steps; the embedded backbone predicts the
-velocity of a straight path (flow matching). Both are z_t = a_t z_0 + b_t noise with their own a, b and target.
+The forward process is variance-preserving, z_t = a_t z_0 + b_t noise with a_t² + b_t² = 1 over 1000 steps. Stable Diffusion
+1.5 predicts the noise; the embedded backbone predicts the velocity a_t noise - b_t z_0, which asks a small network to copy
+neither the noise (where there is little else) nor the image (where there is little noise).
 """
 
 from dataclasses import dataclass
@@ -10,39 +11,31 @@ import torch
 from diffusers import DDPMScheduler, SchedulerMixin
 from torch import Generator, Tensor
 
-STEPS = 1000
+PREDICTIONS = ("epsilon", "v_prediction")
 
 
 @dataclass(frozen=True)
 class Noising:
-    """`prediction` is diffusers' prediction_type: "epsilon", "v_prediction" or "flow_prediction".
-
-    `alphas_cumprod` (1000,) belongs to the variance-preserving kinds and is None for flow matching.
-    """
+    """`prediction` is one of PREDICTIONS, diffusers' prediction_type; `alphas_cumprod` (T,) are the a_t²."""
 
     prediction: str
-    alphas_cumprod: Tensor | None = None
+    alphas_cumprod: Tensor
 
     @classmethod
     def of(cls, scheduler: SchedulerMixin) -> "Noising":
-        """The forward process a diffusers scheduler was configured for."""
-        if scheduler.config.prediction_type == "flow_prediction":
-            return cls("flow_prediction")
-        return cls(scheduler.config.prediction_type, DDPMScheduler.from_config(scheduler.config).alphas_cumprod)
+        """The forward process a diffusers scheduler was configured for. Raises ValueError for another prediction_type."""
+        prediction = scheduler.config.prediction_type
+        if prediction not in PREDICTIONS:
+            raise ValueError(f"the scheduler predicts {prediction!r}; only {' and '.join(PREDICTIONS)} are supported")
+        return cls(prediction, DDPMScheduler.from_config(scheduler.config).alphas_cumprod)
 
     def times(self, n: int, generator: Generator) -> Tensor:
-        """n training times (n,): uniform steps, or for flow matching logit-normal ones, denser where learning happens."""
-        device = generator.device
-        if self.alphas_cumprod is None:
-            return torch.sigmoid(torch.randn(n, generator=generator, device=device)) * STEPS
-        return torch.randint(0, STEPS, (n,), generator=generator, device=device)
+        """n training times (n,), uniform over the steps."""
+        return torch.randint(0, len(self.alphas_cumprod), (n,), generator=generator, device=generator.device)
 
     def coefficients(self, t: Tensor) -> tuple[Tensor, Tensor]:
-        """(a_t, b_t), each (n, 1, 1, 1), of z_t = a_t z_0 + b_t noise."""
-        if self.alphas_cumprod is None:
-            b = (t / STEPS).view(-1, 1, 1, 1)
-            return 1 - b, b
-        alpha = self.alphas_cumprod.to(t.device)[t.long()].view(-1, 1, 1, 1)
+        """(a_t, b_t), each (n, 1, 1, 1)."""
+        alpha = self.alphas_cumprod.to(t.device)[t].view(-1, 1, 1, 1)
         return alpha.sqrt(), (1 - alpha).sqrt()
 
     def noisy(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
@@ -52,9 +45,5 @@ class Noising:
 
     def target(self, z0: Tensor, noise: Tensor, t: Tensor) -> Tensor:
         """What the U-Net should answer at (z_t, t)."""
-        if self.prediction == "epsilon":
-            return noise
-        if self.prediction == "flow_prediction":
-            return noise - z0
         a, b = self.coefficients(t)
-        return a * noise - b * z0
+        return noise if self.prediction == "epsilon" else a * noise - b * z0

@@ -40,23 +40,35 @@ def sample(
     steps: int,
     guidance: float,
     residuals: Residuals | None = None,
+    source: Tensor | None = None,
+    strength: float = 1.0,
 ) -> Tensor:
     """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
 
     ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
-    `denoising_loss`.
+    `denoising_loss`. With ``source`` latents (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start
+    from the source noised to T' (paper B §3.3); s = 1 forgets the source, 0 returns it.
     """
+    if source is not None and strength <= 0:
+        return source
     scheduler = DPMSolverMultistepScheduler.from_config(backbone.scheduler.config, timestep_spacing="trailing")
-    scheduler.set_timesteps(steps, device=noise.device)
+    if source is None or strength >= 1:
+        scheduler.set_timesteps(steps, device=noise.device)
+        z = noise * scheduler.init_noise_sigma
+    else:
+        last = strength * scheduler.config.num_train_timesteps
+        times = torch.linspace(last, 0, steps + 1)[:-1].round().long().clamp(min=1) - 1
+        scheduler.set_timesteps(timesteps=times.unique().flip(0).tolist(), device=noise.device)
+        z = backbone.noising.noisy(source, noise, scheduler.timesteps[:1])
     guided = guidance != 1.0
     if guided:
         text = torch.cat([unconditional.expand_as(text), text])  # (2n, L, D)
-    z = noise * scheduler.init_noise_sigma
     for t in scheduler.timesteps:
         zt = torch.cat([z, z]) if guided else z
         times = t.expand(len(zt))
-        extra = residuals(zt, times, text) if residuals else {}
-        answer = backbone.unet(zt, times, text, **extra).sample
+        with backbone.autocast():
+            extra = residuals(zt, times, text) if residuals else {}
+            answer = backbone.unet(zt, times, text, **extra).sample.float()
         if guided:
             free, conditional = answer.chunk(2)
             answer = free + guidance * (conditional - free)
@@ -75,12 +87,14 @@ def sample_images(
     batch: int,
     hypernetwork: nn.Module | None = None,
     drivers: Tensor | None = None,
+    sources: Tensor | None = None,
+    strength: float = 1.0,
     on_batch: Callable[[int, Tensor], None] = lambda *_: None,
 ) -> Tensor:
     """Latents (n, C, size/8, size/8) for n prompts and seeds, ``batch`` at a time.
 
-    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``on_batch(start, latents)`` is called after each batch,
-    so that images can be kept as they come.
+    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``, ``sources`` (latents) with ``strength``: see `sample`.
+    ``on_batch(start, latents)`` is called after each batch, so that images can be kept as they come.
     """
     shape = (backbone.unet.config.in_channels, size // 8, size // 8)
     unconditional = backbone.embed([""])
@@ -93,6 +107,11 @@ def sample_images(
         if hypernetwork is not None and drivers is not None:
             residuals = control_residuals(hypernetwork, drivers[chosen].to(backbone.device))
         noise = initial_noise(seeds[chosen], shape, backbone.device)
-        parts.append(sample(backbone, text, unconditional, noise, steps=steps, guidance=guidance, residuals=residuals))
+        parts.append(
+            sample(
+                backbone, text, unconditional, noise, steps=steps, guidance=guidance, residuals=residuals,
+                source=None if sources is None else sources[chosen], strength=strength,
+            )
+        )  # fmt: skip
         on_batch(start, parts[-1])
     return torch.cat(parts)

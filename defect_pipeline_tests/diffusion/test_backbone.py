@@ -15,7 +15,7 @@ from defect_pipeline.errors import PipelineError
 def test_both_kinds_load_by_the_same_path(tiny_backbone: Path, tiny_stable_diffusion: Path):
     assert isinstance(load_backbone(tiny_backbone).vae, LinearPatchAutoencoder)
     assert isinstance(load_backbone(tiny_stable_diffusion).vae, AutoencoderKL)
-    assert load_backbone(tiny_backbone).noising.prediction == "flow_prediction"
+    assert load_backbone(tiny_backbone).noising.prediction == "v_prediction"
     assert load_backbone(tiny_stable_diffusion).noising.prediction == "epsilon"
 
 

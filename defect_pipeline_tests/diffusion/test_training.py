@@ -79,6 +79,8 @@ def test_concept_loss_sends_the_instance_prompt_with_instances_and_the_prior_pro
     calls = []
 
     class Spy(nn.Module):
+        device = backbone.device
+
         def forward(self, zt, t, text):
             calls.append((zt, text))
             return backbone.unet(zt, t, text)
@@ -96,11 +98,11 @@ def test_concept_loss_sends_the_instance_prompt_with_instances_and_the_prior_pro
 def test_denoising_loss_is_the_mean_over_channels_of_the_squared_error(tiny_backbone: Path):
     backbone = load_backbone(tiny_backbone)
     z0, noise = torch.randn(2, 8, 8, 8), torch.randn(2, 8, 8, 8)
-    text, t = backbone.embed(["a", "b"]), torch.tensor([100.0, 900.0])
+    text, t = backbone.embed(["a", "b"]), torch.tensor([100, 900])
     with torch.no_grad():
         loss = denoising_loss(backbone.unet, backbone.noising, z0, text, t, noise)
         zt = backbone.noising.noisy(z0, noise, t)
-        expected = F.mse_loss(backbone.unet(zt, t, text).sample, noise - z0)
+        expected = F.mse_loss(backbone.unet(zt, t, text).sample, backbone.noising.target(z0, noise, t))
     assert loss.shape == (2, 8, 8)
     assert loss.mean().item() == pytest.approx(expected.item(), rel=1e-5)
 

@@ -1,0 +1,46 @@
+from pathlib import Path
+
+import pytest
+import torch
+
+from defect_pipeline.diffusion.backbone import Backbone, load_backbone
+from defect_pipeline.diffusion.sampling import initial_noise, sample
+
+
+def draw(backbone: Backbone, **options) -> torch.Tensor:
+    shape = (backbone.unet.config.in_channels, 8, 8)
+    text, noise = backbone.embed(["a part"] * 2), initial_noise([1, 2], shape, backbone.device)
+    return sample(backbone, text, backbone.embed([""]), noise, **{"steps": 6, "guidance": 1.0, **options})
+
+
+@pytest.fixture(params=["tiny_backbone", "tiny_stable_diffusion"])
+def backbone(request: pytest.FixtureRequest) -> Backbone:
+    return load_backbone(request.getfixturevalue(request.param))
+
+
+def test_strength_1_forgets_the_source_and_0_returns_it(backbone: Backbone):
+    source = torch.randn(2, backbone.unet.config.in_channels, 8, 8)
+    assert torch.equal(draw(backbone, source=source, strength=1.0), draw(backbone))
+    assert torch.equal(draw(backbone, source=source, strength=0.0), source)
+
+
+def test_less_strength_stays_nearer_to_the_source(backbone: Backbone):
+    source = torch.randn(2, backbone.unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(3))
+    distances = [(draw(backbone, source=source, strength=s) - source).square().mean().item() for s in (0.05, 0.3, 0.9)]
+    assert distances == sorted(distances) and distances[0] < 0.1 * distances[-1]
+
+
+def test_all_steps_lie_inside_the_strength(backbone: Backbone, monkeypatch: pytest.MonkeyPatch):
+    seen: list[int] = []
+    forward = backbone.unet.forward
+    monkeypatch.setattr(
+        backbone.unet, "forward", lambda z, t, *a, **k: (seen.append(int(t[0])), forward(z, t, *a, **k))[1]
+    )
+    draw(backbone, source=torch.zeros(2, backbone.unet.config.in_channels, 8, 8), strength=0.4)
+    assert len(seen) == 6 and seen == sorted(seen, reverse=True) and seen[0] == 399
+
+
+def test_lower_precision_is_used_and_gives_nearly_the_same_image(tiny_backbone: Path):
+    exact, rounded = (draw(load_backbone(tiny_backbone, precision=p)) for p in ("float32", "bfloat16"))
+    assert rounded.dtype == torch.float32 and not torch.equal(exact, rounded)
+    assert (exact - rounded).square().mean() < 0.01 * exact.square().mean()
