@@ -77,9 +77,12 @@ class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
     steps: int = 16
     guidance: float = 1.5
+    strength: float = 1.0  # 1 paints from pure noise, as the paper; less starts from the pool image, noised so far
     batch: int = 20
 
     def __post_init__(self) -> None:
+        if not 0 < self.strength <= 1:
+            raise PipelineError(f"The strength of synthesis is {self.strength}; it lies above 0 and at most at 1.")
         if not 1 <= self.images_per_driver <= 15:
             raise PipelineError(
                 f"images_per_driver is {self.images_per_driver}; the paper allows 1 to 15 for each driver."

@@ -23,7 +23,14 @@ IMAGES = "images"
 
 
 @stage(
-    parents=("inspection_images", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights"),
+    parents=(
+        "inspection_images",
+        "defect_free_pool",
+        "mask_bank",
+        "topological_drivers",
+        "concept_weights",
+        "hypernetwork_weights",
+    ),
     settings=lambda pipeline: pipeline.settings.synthesis,
     group="synthesis",
     kinds={"torch", "diffusers"},
@@ -68,12 +75,17 @@ def _paint(build: Build, drivers: np.ndarray, todo: list[tuple[int, str]]) -> No
             save_png(work / name, image)
         build.progress(start + len(latents), len(todo))
 
+    sources = None
+    if settings.strength < 1:
+        pool, bank = build.parent("defect_free_pool").path, read_bank(build.parent("mask_bank").path)
+        backgrounds = np.stack([read_image(pool / bank[k].background) for k, _ in todo])
+        sources = backbone.encode(torch.from_numpy(backgrounds).permute(0, 3, 1, 2).float() / 127.5 - 1)
     conditions = torch.from_numpy(drivers[[k for k, _ in todo]]).permute(0, 3, 1, 2).float() / 255
     sample_images(
         backbone, [condition_prompt(build, build.defect_class)] * len(todo),
         [_image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo], drivers.shape[1],
         steps=settings.steps, guidance=settings.guidance, batch=settings.batch,
-        hypernetwork=hypernetwork, drivers=conditions, on_batch=keep,
+        hypernetwork=hypernetwork, drivers=conditions, sources=sources, strength=settings.strength, on_batch=keep,
     )  # fmt: skip
 
 
