@@ -1,0 +1,70 @@
+"""An image's shapes and the parts of its mask, brought together to rows of the instance table."""
+
+from typing import Any
+
+import numpy as np
+
+from defect_pipeline.imaging import masks
+from defect_pipeline.imaging.ingest.outlines import fill
+from defect_pipeline.imaging.ingest.pixels import Pixels, turn_of
+from defect_pipeline.imaging.ingest.survey import Entry, Shape, Survey
+from defect_pipeline.imaging.io import UnusableFileError, oriented
+
+
+def instance_rows(survey: Survey, entry: Entry, pixels: Pixels) -> list[dict[str, Any]]:
+    """Rows of the instance table (image_id left out). Raises UnusableFileError if the image cannot be used."""
+    if entry.mask and entry.defective and not pixels.parts:
+        remedy = "paint the defect brighter than 127 of 255, or move the image to the defect-free ones"
+        raise UnusableFileError(entry.image, f"empty mask {entry.mask} on a defective image", remedy)
+    if pixels.parts and not entry.defective:
+        remedy = "name the class, or clear the mask"
+        raise UnusableFileError(entry.image, f"its mask {entry.mask} marks a defect of no class", remedy)
+    filled = _filled(survey, entry, pixels)
+    if entry.defective and not filled:
+        raise UnusableFileError(
+            entry.image, "none of its annotations can be used", "correct the annotations listed for it"
+        )
+    if not pixels.parts:
+        return [_row(shape.category, mask, shape.source, shape.iscrowd) for shape, mask in filled]
+    parts = [masks.decode(counts, pixels.height, pixels.width) for counts in pixels.parts]
+    rows = [_row(_owner(part, filled), part, "mask") for part in parts]
+    unmasked = [(shape, box) for shape, box in filled if not any((part & box).any() for part in parts)]
+    return rows + [_row(shape.category, box, shape.source) for shape, box in unmasked]
+
+
+def _filled(survey: Survey, entry: Entry, pixels: Pixels) -> list[tuple[Shape, np.ndarray]]:
+    """The shapes that can be drawn, each with its (H, W) bool mask on the displayed image. Raises UnusableFileError."""
+    if not entry.shapes:
+        return []
+    width, height = entry.size or (pixels.width, pixels.height)
+    try:
+        turn = turn_of((width, height), pixels)
+    except UnusableFileError as error:
+        raise UnusableFileError(entry.image, f"its annotation {error.reason}", error.remedy) from None
+    filled = []
+    for shape in entry.shapes:
+        try:
+            filled.append((shape, oriented(fill(shape.outline, height, width), turn)))
+        except (ValueError, TypeError) as error:
+            survey.reject(entry.image, f"{shape.name}: {error}", "correct or remove the annotation")
+    return filled
+
+
+def _owner(part: np.ndarray, boxes: list[tuple[Shape, np.ndarray]]) -> str:
+    """Category of the box that shares most pixels with the part of a mask; of the nearest box where none shares any."""
+    overlaps = [np.count_nonzero(part & box) for _, box in boxes]
+    if any(overlaps):
+        return boxes[int(np.argmax(overlaps))][0].category
+    centres = [np.argwhere(mask).mean(axis=0) for mask in (part, *(box for _, box in boxes))]
+    return boxes[int(np.argmin(np.linalg.norm(centres[1:] - centres[0], axis=1)))][0].category
+
+
+def _row(category: str, mask: np.ndarray, source: str, iscrowd: int = 0) -> dict[str, Any]:
+    return {
+        "category": category,
+        "counts": masks.encode(mask),
+        "area": int(mask.sum()),
+        "bbox": masks.bbox(mask),
+        "source": source,
+        "iscrowd": iscrowd,
+    }
