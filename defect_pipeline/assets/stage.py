@@ -14,6 +14,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
+from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.automation.gpu import GPU_POOL, gpu_tags
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.imaging.dataset import Dataset
@@ -206,6 +207,7 @@ def materialize(
         if not STAGES[name].partitioned or made.partitioned:
             parents[name] = store.current(name, partition if STAGES[name].partitioned else None).digest
     began = time.perf_counter()
+    keep_freed_memory()
     log.info("%s ...", label(made.name, partition))
     workdir = store.workdir(made.name, digest, partition)
     with store.create(made.name, digest, partition, parents=parents) as draft:

@@ -1,7 +1,7 @@
 """A backbone: text encoder, U-Net, autoencoder and scheduler from one local directory in diffusers layout.
 
-Stable Diffusion 1.5 and the embedded backbone take the same path. The embedded one brings its own autoencoder class, named
-in its ``vae/config.json``, and a hypernetwork prior in ``controlnet/``; both are looked for, neither is assumed.
+Stable Diffusion 1.5 and the embedded backbone take the same path. The embedded one brings an autoencoder and a U-Net
+class of its own, named in their ``config.json``, and a hypernetwork prior in ``controlnet/``; both are looked for, neither is assumed.
 """
 
 import hashlib
@@ -23,6 +23,7 @@ from transformers import CLIPTextModel, CLIPTokenizer
 
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.noising import Noising
+from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.errors import PipelineError
 
 PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
@@ -99,7 +100,7 @@ def load_backbone(directory: Path, device: str = "cpu", precision: str = "float3
         directory,
         CLIPTokenizer.from_pretrained(directory / "tokenizer"),
         _load(CLIPTextModel, directory / "text_encoder").to(device),
-        _load(UNet2DConditionModel, directory / "unet").to(device),
+        load_unet(directory / "unet").to(device),
         load_autoencoder(directory / "vae").to(device),
         DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler"),
         getattr(torch, precision),
@@ -111,15 +112,20 @@ def load_backbone(directory: Path, device: str = "cpu", precision: str = "float3
 
 def load_autoencoder(directory: Path) -> AutoencoderKL | LinearPatchAutoencoder:
     """The autoencoder whose class the directory's config.json names."""
-    name = json.loads((directory / "config.json").read_text())["_class_name"]
-    return _load(LinearPatchAutoencoder if name == LinearPatchAutoencoder.__name__ else AutoencoderKL, directory)
+    return _load_named(directory, LinearPatchAutoencoder, AutoencoderKL)
+
+
+def load_unet(directory: Path) -> UNet2DConditionModel:
+    """The U-Net whose class the directory's config.json names."""
+    return _load_named(directory, SkipUNet, UNet2DConditionModel)
 
 
 def load_pipeline(directory: Path) -> StableDiffusionPipeline:
-    """The directory as a plain diffusers pipeline, with its autoencoder passed as a component; no safety checker."""
+    """The directory as a plain diffusers pipeline, autoencoder and U-Net passed as components; no safety checker."""
     return StableDiffusionPipeline.from_pretrained(
-        directory, vae=load_autoencoder(directory / "vae"), safety_checker=None, requires_safety_checker=False
-    )
+        directory, vae=load_autoencoder(directory / "vae"), unet=load_unet(directory / "unet"),
+        safety_checker=None, requires_safety_checker=False,
+    )  # fmt: skip
 
 
 def directory_digest(directory: Path) -> str:
@@ -140,6 +146,11 @@ def embed(tokenizer: CLIPTokenizer, text_encoder: nn.Module, prompts: list[str])
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     ).input_ids
     return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+
+
+def _load_named(directory: Path, ours: type, theirs: type):
+    name = json.loads((directory / "config.json").read_text())["_class_name"]
+    return _load(ours if name == ours.__name__ else theirs, directory)
 
 
 def _load(kind: type, directory: Path):

@@ -16,14 +16,16 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel, DPMSolverMultistepScheduler, UNet2DConditionModel
 from tokenizers import Tokenizer, models, pre_tokenizers, trainers
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.backbone import embed
 from defect_pipeline.diffusion.noising import Noising
 from defect_pipeline.diffusion.training import Checkpoint, denoising_loss, step_generator, training_loop
+from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.imaging.drivers import class_colours, driver
 
@@ -37,9 +39,9 @@ PALETTE = list(class_colours([str(i) for i in range(8)]).values())
 class Recipe:
     """A step is one batch of fresh surfaces, each seen with and without its driver."""
 
-    steps: int = 3000
-    surfaces: int = 16
-    learning_rate: float = 1e-3
+    steps: int = 3600
+    surfaces: int = 6
+    learning_rate: float = 8e-4
     mask_weight: float = 4.0  # how much more a pixel of a mark counts in the loss: marks are a small share of it
     caption_dropout: float = 0.1
     seed: int = 0
@@ -84,14 +86,34 @@ def build_text_encoder(tokenizer: CLIPTokenizer) -> CLIPTextModel:
     )  # fmt: skip
 
 
-def build_unet(latent_channels: int) -> UNet2DConditionModel:
-    """An untrained U-Net for 16x16 latents: convolutions at 16x16, attention at 8x8 and 4x4 (11 M parameters)."""
-    return UNet2DConditionModel(
+def build_unet(latent_channels: int) -> SkipUNet:
+    """An untrained U-Net for 16x16 latents: convolutions at 16x16, attention at 8x8 and 4x4 (11 M parameters).
+
+    It begins as its linear denoiser alone: what it adds to that starts at zero.
+    """
+    unet = SkipUNet(
         sample_size=IMAGE_SIZE // 8, in_channels=latent_channels, out_channels=latent_channels,
         block_out_channels=(64, 128, 192), layers_per_block=1, cross_attention_dim=128, attention_head_dim=8,
         down_block_types=("DownBlock2D", "CrossAttnDownBlock2D", "CrossAttnDownBlock2D"),
         up_block_types=("CrossAttnUpBlock2D", "CrossAttnUpBlock2D", "UpBlock2D"),
     )  # fmt: skip
+    nn.init.zeros_(unet.conv_out.weight)
+    return unet
+
+
+def build_hypernetwork(unet: UNet2DConditionModel) -> ControlNetModel:
+    """A hypernetwork of an untrained U-Net. There is nothing to protect yet, so its outputs do not start at zero, which
+    would keep drivers from the U-Net, and gradients from the drivers, for the first thousand steps."""
+    control = ControlNetModel.from_unet(
+        unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 16, 32, 64)
+    )
+    for layer in (
+        control.controlnet_cond_embedding.conv_out,
+        *control.controlnet_down_blocks,
+        control.controlnet_mid_block,
+    ):
+        nn.init.normal_(layer.weight, std=0.3 * layer.weight[0].numel() ** -0.5)
+    return control
 
 
 def train_backbone(
@@ -105,32 +127,37 @@ def train_backbone(
 ) -> bool:
     """Train the backbone and write it to ``directory`` in diffusers layout; True when the recipe is complete.
 
-    A checkpoint goes to ``work`` every 100 steps, and the same call goes on where it ends. After ``minutes`` training stops
+    A checkpoint goes to ``work`` every 200 steps, and the same call goes on where it ends. After ``minutes`` training stops
     at a checkpoint and this returns False; what it then writes can be looked at, though its learning rate never fell.
     ``report(step, steps, loss, images_per_second)`` is called every 20 steps.
     """
+    keep_freed_memory()
     work.mkdir(parents=True, exist_ok=True)
     deadline = monotonic() + 60 * minutes if minutes else float("inf")
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer(directory / "tokenizer")
-    vae = _fit_autoencoder(recipe.seed)
+    surfaces = torch.cat([draw_surfaces(64, IMAGE_SIZE, step_generator(recipe.seed, -1 - i)).images for i in range(12)])
+    vae = LinearPatchAutoencoder.fit([surfaces * 2 - 1])
     vae.save_pretrained(directory / "vae")
     scheduler = DPMSolverMultistepScheduler(
         prediction_type="v_prediction",
         beta_schedule="squaredcos_cap_v2",
         timestep_spacing="trailing",
         lambda_min_clipped=-5.1,
+        steps_offset=1,
     )
     scheduler.save_pretrained(directory / "scheduler")
-    text_encoder, unet = build_text_encoder(tokenizer).to(device), build_unet(vae.config.latent_channels).to(device)
-    unet = unet.to(memory_format=torch.channels_last)
-    control = ControlNetModel.from_unet(
-        unet, conditioning_channels=3, conditioning_embedding_out_channels=(8, 16, 32, 64)
-    ).to(device, memory_format=torch.channels_last)
+    text_encoder, unet = build_text_encoder(tokenizer), build_unet(vae.config.latent_channels)
+    with torch.no_grad():
+        unet.linear.fit(vae.encode(surfaces * 2 - 1).latent_dist.mean, Noising.of(scheduler).alphas_cumprod)
+    control = build_hypernetwork(unet)
+    text_encoder.to(device)
+    for module in (unet, control):
+        module.to(device, memory_format=torch.channels_last)
 
     world = _World(recipe, Noising.of(scheduler), tokenizer, text_encoder, unet, vae.to(device), control, device)
     parameters = [p for module in (unet, text_encoder, control) for p in module.parameters()]
-    checkpoint = Checkpoint(work / "generator.safetensors", every=100)
+    checkpoint = Checkpoint(work / "generator.safetensors", every=200)
     complete, losses = True, []
     for state in training_loop(
         parameters, world.loss, steps=recipe.steps, learning_rate=recipe.learning_rate, seed=recipe.seed, warmup=100,
@@ -157,7 +184,7 @@ class _World:
     noising: Noising
     tokenizer: CLIPTokenizer
     text_encoder: CLIPTextModel
-    unet: UNet2DConditionModel
+    unet: SkipUNet
     vae: LinearPatchAutoencoder
     control: ControlNetModel
     device: str
@@ -194,11 +221,6 @@ class _World:
             for image, mask, k in zip(images, masks, picks, strict=True)
         ]
         return torch.from_numpy(np.stack(drivers)).permute(0, 3, 1, 2).to(self.device).float() / 255
-
-
-def _fit_autoencoder(seed: int) -> LinearPatchAutoencoder:
-    batches = (draw_surfaces(64, IMAGE_SIZE, step_generator(seed, -1 - i)).images * 2 - 1 for i in range(12))
-    return LinearPatchAutoencoder.fit(batches)
 
 
 def write_model_index(directory: Path, scheduler: str) -> None:

@@ -1,0 +1,64 @@
+"""The embedded U-Net: diffusers' own beside a linear denoiser in closed form, so that it learns only what is not linear.
+
+A small U-Net spends thousands of steps on relearning that neighbouring patches are alike; for a Gaussian process of known
+covariance the best velocity estimate is a linear filter, known for every noise level at once.
+"""
+
+from functools import wraps
+from typing import Any
+
+import torch
+from diffusers import UNet2DConditionModel
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+class GaussianDenoiser(nn.Module):
+    """E[v | z_t on a 3x3 neighbourhood] for latents with the second moments of a 3x3 neighbourhood of the training latents.
+
+    With C = Q diag(λ) Qᵀ those moments, and I_c, C_c their rows that belong to the central cell, this is
+    a b (I_c - C_c) Q diag(1 / (a² λ + b²)) Qᵀ applied to the neighbourhood, where a, b are the noising's coefficients at t.
+    """
+
+    def __init__(self, channels: int, timesteps: int = 1000) -> None:
+        super().__init__()
+        self.analyse = nn.Conv2d(channels, 9 * channels, 3, bias=False)  # Qᵀ
+        self.synthesise = nn.Conv2d(9 * channels, channels, 1, bias=False)  # (I_c - C_c) Q
+        self.register_buffer("moments", torch.ones(9 * channels))  # λ
+        self.register_buffer("alphas_cumprod", torch.ones(timesteps))
+
+    @torch.no_grad()
+    def fit(self, latents: Tensor, alphas_cumprod: Tensor) -> None:
+        """To latents (n, C, h, w) of clean images and the noising's a_t² (T,)."""
+        channels = latents.shape[1]
+        around = F.unfold(latents.double(), 3).transpose(1, 2).reshape(-1, 9 * channels)  # channel-major
+        second = around.T @ around / len(around)
+        moments, vectors = torch.linalg.eigh(second)
+        centre = torch.arange(channels) * 9 + 4
+        self.analyse.weight.copy_(vectors.T.reshape(-1, channels, 3, 3))
+        self.synthesise.weight.copy_((vectors[centre] - second[centre] @ vectors)[..., None, None])
+        self.moments.copy_(moments.clamp(min=0))
+        self.alphas_cumprod.copy_(alphas_cumprod)
+
+    def forward(self, zt: Tensor, t: Tensor) -> Tensor:
+        a2 = self.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
+        gain = (a2 * (1 - a2)).sqrt() / (a2 * self.moments.view(1, -1, 1, 1) + 1 - a2)
+        return self.synthesise(self.analyse(F.pad(zt, (1, 1, 1, 1), mode="replicate")) * gain)
+
+
+class SkipUNet(UNet2DConditionModel):
+    """UNet2DConditionModel whose answer is added to a `GaussianDenoiser`'s; for v_prediction. Same configuration, same calls."""
+
+    @wraps(UNet2DConditionModel.__init__)  # diffusers reads the configuration's names from the signature
+    def __init__(self, **configuration: Any) -> None:
+        super().__init__(**configuration)
+        self.linear = GaussianDenoiser(self.config.in_channels)
+
+    def forward(self, sample: Tensor, timestep: Tensor | float, *inputs: Any, **steering: Any) -> Any:
+        output = super().forward(sample, timestep, *inputs, **steering)
+        t = torch.as_tensor(timestep, device=sample.device).expand(len(sample))
+        skip = self.linear(sample, t)
+        if isinstance(output, tuple):
+            return (output[0] + skip, *output[1:])
+        output.sample = output.sample + skip
+        return output
