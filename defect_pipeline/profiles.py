@@ -51,9 +51,10 @@ class Drivers:
 class Concept:
     """DreamBooth with prior preservation (paper A §3.1)."""
 
-    steps: int = 60
-    batch: int = 12  # of each kind, instance and prior
-    learning_rate: float = 2e-4
+    steps: int = 300
+    batch: int = 8  # images of the component a step
+    prior_batch: int = 4  # images of its class, as the untouched model paints it
+    learning_rate: float = 4e-4
     prior_weight: float = 0.5
     prior_images: int = 48
     token: str = "sks"
@@ -65,9 +66,9 @@ class Hypernetwork:
     """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
 
     init: str = "backbone"
-    steps: int = 80
-    batch: int = 24
-    learning_rate: float = 3e-4
+    steps: int = 300
+    batch: int = 8
+    learning_rate: float = 4e-4
     mask_weight: float = 4.0
     text_dropout: float = 0.1
 
@@ -76,7 +77,7 @@ class Hypernetwork:
 class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
     steps: int = 16
-    guidance: float = 1.5
+    guidance: float = 1.0
     strength: float = 1.0  # 1 paints from pure noise, as the paper; less starts from the pool image, noised so far
     batch: int = 20
 
@@ -150,7 +151,7 @@ SD15 = Profile(
     thresholds=Thresholds(kid=0.15, fid=200.0),
     masks=Masks(per_class=200),
     drivers=Drivers(size=512, downscale=8, crops=10),
-    concept=Concept(steps=1000, batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
+    concept=Concept(steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
     hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
     synthesis=Synthesis(images_per_driver=15, steps=20, guidance=7.5, batch=8),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),

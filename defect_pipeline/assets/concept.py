@@ -17,6 +17,12 @@ from defect_pipeline.imaging.sheets import contact_sheet, curve
 PRIOR_SEED, PREVIEW_SEED = 10_000_000, 20_000_000  # apart from every seed of a synthetic image
 
 
+def sampler(pipeline: Pipeline) -> tuple[int, float, str]:
+    """What prior images and previews depend on beside the weights: solver steps, guidance, precision."""
+    synthesis = pipeline.settings.synthesis
+    return synthesis.steps, synthesis.guidance, pipeline.settings.precision
+
+
 def backbone_of(pipeline: Pipeline) -> str:
     """The digest of the profile's backbone: a model's name says nothing about its weights."""
     directory = Path(pipeline.settings.backbone)
@@ -25,7 +31,7 @@ def backbone_of(pipeline: Pipeline) -> str:
 
 @stage(
     parents=("inspection_images", "topological_drivers"),
-    settings=lambda pipeline: (pipeline.settings.concept, pipeline.settings.synthesis, backbone_of(pipeline)),
+    settings=lambda pipeline: (pipeline.settings.concept, *sampler(pipeline), backbone_of(pipeline)),
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,
@@ -42,8 +48,9 @@ def concept_weights(build: Build) -> None:
 
     parameters = list(backbone.unet.requires_grad_(True).train().parameters())
     loss_at = concept_loss(
-        backbone, examples, prior, instance, prior_prompt, prior_weight=settings.prior_weight, batch=settings.batch
-    )
+        backbone, examples, prior, instance, prior_prompt,
+        prior_weight=settings.prior_weight, batch=settings.batch, prior_batch=settings.prior_batch,
+    )  # fmt: skip
     train(build, parameters, loss_at, settings.steps, settings.learning_rate)
     backbone.unet.requires_grad_(False).eval()
     after = preview(backbone, [instance] * 12, build, size)

@@ -4,7 +4,7 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel
 
-from defect_pipeline.assets.concept import load_concept, preview, train
+from defect_pipeline.assets.concept import load_concept, preview, sampler, train
 from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.adapters import Examples, hypernetwork_loss
@@ -14,7 +14,7 @@ from defect_pipeline.imaging.sheets import contact_sheet
 
 @stage(
     parents=("inspection_images", "topological_drivers", "concept_weights"),
-    settings=lambda pipeline: (pipeline.settings.hypernetwork, pipeline.settings.synthesis),
+    settings=lambda pipeline: (pipeline.settings.hypernetwork, *sampler(pipeline)),
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,

@@ -31,7 +31,7 @@ IMAGES = "images"
         "concept_weights",
         "hypernetwork_weights",
     ),
-    settings=lambda pipeline: pipeline.settings.synthesis,
+    settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
     group="synthesis",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -47,22 +47,23 @@ def concept_loss(
     *,
     prior_weight: float,
     batch: int,
+    prior_batch: int,
 ) -> LossAt:
     """DreamBooth with class-prior preservation (paper A §3.1): instance loss + prior_weight x prior loss.
 
     ``examples`` say "an image of a [V]"; ``prior`` (m, C, h, w) are latents which the untouched model sampled for
-    ``prior_prompt``. Half a batch is prior: ``batch`` images of each kind a step, each half with a mean of its own, so that
+    ``prior_prompt``. A step sees ``batch`` of the first and ``prior_batch`` of the second, each with a mean of its own, so that
     neither term depends on the other's size.
     """
-    text = backbone.embed([prompt, prior_prompt]).repeat_interleave(batch, dim=0)  # (2 * batch, L, D)
+    text = backbone.embed([prompt] * batch + [prior_prompt] * prior_batch)  # (batch + prior_batch, L, D)
     noising = backbone.noising
 
     def loss_at(step: int, generator: Generator) -> tuple[Tensor, int]:
         instances = examples.latents[_pick(len(examples.latents), batch, generator)]
-        z0 = torch.cat([instances, prior[_pick(len(prior), batch, generator)]])
+        z0 = torch.cat([instances, prior[_pick(len(prior), prior_batch, generator)]])
         t, noise = noising.times(len(z0), generator), _noise_like(z0, generator)
         with backbone.autocast():
-            loss = denoising_loss(backbone.unet, noising, z0, text, t, noise)  # (2 * batch, h, w)
+            loss = denoising_loss(backbone.unet, noising, z0, text, t, noise)  # (batch + prior_batch, h, w)
         return prior_preservation(loss, batch, prior_weight), len(z0)
 
     return loss_at

@@ -26,20 +26,20 @@ from defect_pipeline.diffusion.backbone import embed
 from defect_pipeline.diffusion.noising import Noising
 from defect_pipeline.diffusion.training import Checkpoint, denoising_loss, step_generator, training_loop
 from defect_pipeline.diffusion.unet import SkipUNet
-from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.diffusion.world import MARKS, Surfaces, draw_surfaces
 from defect_pipeline.imaging.drivers import class_colours, driver
 
 IMAGE_SIZE = 128
 TEXT_LENGTH = 24
 Report = Callable[[int, int, float, float], None]
-PALETTE = list(class_colours([str(i) for i in range(8)]).values())
+COLOURS = class_colours(MARKS)
 
 
 @dataclass(frozen=True)
 class Recipe:
     """A step is one batch of fresh surfaces, each seen with and without its driver."""
 
-    steps: int = 3600
+    steps: int = 2200
     surfaces: int = 6
     learning_rate: float = 8e-4
     mask_weight: float = 4.0  # how much more a pixel of a mark counts in the loss: marks are a small share of it
@@ -193,7 +193,7 @@ class _World:
         """The denoising loss over 2n images: n surfaces without their drivers, then the same with them."""
         n, draw = self.recipe.surfaces, {"generator": generator, "device": self.device}
         surfaces = draw_surfaces(n, IMAGE_SIZE, generator)
-        condition = self._drivers(surfaces, generator)
+        condition = self._drivers(surfaces)
 
         def residuals(zt: Tensor, t: Tensor, text: Tensor) -> dict:
             down, mid = self.control(zt[n:], t[n:], text[n:], controlnet_cond=condition, return_dict=False)
@@ -211,14 +211,13 @@ class _World:
         weight = 1 + (self.recipe.mask_weight - 1) * mask.repeat(2, 1, 1)
         return (loss * weight).sum() / weight.sum(), 2 * n
 
-    def _drivers(self, surfaces, generator: Generator) -> Tensor:
-        """Drivers (n, 3, S, S) in [0, 1], each in a random palette colour: the colour of a class is the user's affair."""
-        picks = torch.randint(len(PALETTE), (self.recipe.surfaces,), generator=generator, device=self.device).tolist()
+    def _drivers(self, surfaces: Surfaces) -> Tensor:
+        """Drivers (n, 3, S, S) in [0, 1] of surfaces, each kind of mark in its own colour."""
         images = (surfaces.images * 255).byte().permute(0, 2, 3, 1).cpu().numpy()
         masks = surfaces.masks.cpu().numpy()
         drivers = [
-            driver(image, [("mark", mask)], IMAGE_SIZE, {"mark": PALETTE[k]})
-            for image, mask, k in zip(images, masks, picks, strict=True)
+            driver(image, [(mark, mask)] if mark else [], IMAGE_SIZE, COLOURS)
+            for image, mask, mark in zip(images, masks, surfaces.marks, strict=True)
         ]
         return torch.from_numpy(np.stack(drivers)).permute(0, 3, 1, 2).to(self.device).float() / 255
 

@@ -73,7 +73,10 @@ def training_loop(
     is kept and left in the parameters when the loop ends. With a checkpoint, training starts where the file says.
     """
     device = parameters[0].device
-    optimizer = torch.optim.AdamW(parameters, lr=learning_rate, weight_decay=weight_decay, fused=True)
+    # Short trainings: the large gradients of the first steps must be forgotten soon, and small ones count.
+    optimizer = torch.optim.AdamW(
+        parameters, lr=learning_rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=weight_decay, fused=True
+    )
     average = [p.detach().clone() for p in parameters] if ema else []
     start = checkpoint.load(parameters, optimizer, average) if checkpoint else 0
     began, images = time.perf_counter(), 0

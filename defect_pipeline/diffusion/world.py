@@ -86,7 +86,7 @@ def draw_surfaces(n: int, size: int, generator: Generator, *, marked: float = 0.
         images
         + torch.randn(images[:, :1].shape, generator=generator, device=draw.device) * draw.uniform(0, 0.006)[:, None]
     )
-    contrast, gain = draw.uniform(0.7, 1.2)[:, None], draw.uniform(0.75, 1.15)[:, None]
+    contrast, gain = draw.uniform(0.85, 1.15)[:, None], draw.uniform(0.85, 1.15)[:, None]
     images = (((images - 0.5) * contrast + 0.5) * gain).clamp(0, 1)
     masks = (soft > 0.25) & (structure.void < 0.5)
     marks = [
@@ -111,8 +111,8 @@ def _material(draw: _Draw, kind: Tensor) -> Tensor:
         (0.6, 1.2), (0.9, 1.6), (0.6, 1.2), (1.2, 2), (1, 1.6), (0.7, 1.3), (1.2, 2), (0.8, 1.2), (0.6, 1.3), (1.2, 2)
     )
     level = per_kind(
-        (0.015, 0.05), (0.01, 0.05), (0.01, 0.035), (0.003, 0.02), (0.02, 0.08), (0.015, 0.06), (0.003, 0.015),
-        (0.01, 0.03), (0.01, 0.05), (0.003, 0.015),
+        (0.01, 0.035), (0.01, 0.03), (0.01, 0.03), (0.003, 0.012), (0.015, 0.05), (0.01, 0.035), (0.003, 0.01),
+        (0.01, 0.02), (0.01, 0.04), (0.003, 0.01),
     )  # fmt: skip
     relief = draw.noise(rough, stretch, angle) * level
     relief = relief + draw.noise(draw.uniform(1.2, 2.2), draw.uniform(1, 4), angle) * draw.uniform(0, 0.03)
@@ -144,7 +144,7 @@ class _Structure:
 def _structure(draw: _Draw) -> _Structure:
     """Seams, rows of holes, steps and an outline; each image has some of them or none."""
     pixel = 1 / draw.size
-    shade = draw.uniform(0.3, 0.75).expand(-1, draw.size, draw.size)
+    shade = draw.uniform(0.45, 0.7).expand(-1, draw.size, draw.size)
     for p in (0.3, 0.1):  # seams: a dark line with a lit lip, or a raised weld bead
         along, across = draw.rotated()
         d = across + draw.uniform(-0.35, 0.35) + draw.uniform(-0.4, 0.4) * along**2
@@ -167,14 +167,14 @@ def _structure(draw: _Draw) -> _Structure:
     du, dv = (u - u.floor() - 0.5) * pitch, (v - v.floor() - 0.5) * pitch * aspect
     rows = (v.floor().abs() < draw.uniform(0.5, 5)).float()
     r = (du**2 + (dv * draw.uniform(0.6, 1.4)) ** 2).sqrt() - pitch * draw.uniform(0.12, 0.32)
-    holes = draw.chance(0.3) * rows
+    holes = draw.chance(0.45) * rows
     soft = draw.uniform(0.6, 2.0) * pixel
     rim = torch.exp(-((r / (2.0 * soft)) ** 2)) * draw.uniform(0, 0.3)
     inside = torch.sigmoid(-r / soft) * holes
     shade = shade + rim * holes
-    shade = shade * (1 - inside * draw.uniform(0.5, 0.95))
+    shade = shade * (1 - inside * draw.uniform(0.8, 0.97))
     along, across = draw.rotated()  # the outline of the part, and a round field of view
-    edge = (across + draw.uniform(0.25, 0.5) < 0).float() * draw.chance(0.12)
+    edge = (across + draw.uniform(0.25, 0.5) < 0).float() * draw.chance(0.1)
     lens = ((draw.x - 0.5) ** 2 + (draw.y - 0.5) ** 2).sqrt()
     stop = (lens > draw.uniform(0.47, 0.7)).float() * draw.chance(0.12)
     return _Structure(shade, torch.maximum(edge, stop))
@@ -183,12 +183,12 @@ def _structure(draw: _Draw) -> _Structure:
 def _light(draw: _Draw) -> Tensor:
     """Illumination (n, S, S) about one: slope, vignette, hot spot and the sheen of a cylinder."""
     along, across = draw.rotated()
-    light = 1 + draw.uniform(-0.5, 0.5) * along
+    light = 1 + draw.uniform(-0.4, 0.4) * along
     cx, cy = draw.uniform(-0.1, 1.1), draw.uniform(-0.1, 1.1)
     r2 = (draw.x - cx) ** 2 + (draw.y - cy) ** 2
-    light = light + draw.chance(0.5) * draw.uniform(0.1, 0.7) * torch.exp(-r2 / draw.uniform(0.03, 0.4))
+    light = light + draw.chance(0.3) * draw.uniform(0.1, 0.4) * torch.exp(-r2 / draw.uniform(0.03, 0.4))
     sheen = torch.exp(-(((across - draw.uniform(-0.3, 0.3)) / draw.uniform(0.08, 0.4)) ** 2))
-    light = light + draw.chance(0.35) * draw.uniform(-0.2, 0.5) * sheen
+    light = light + draw.chance(0.3) * draw.uniform(-0.2, 0.3) * sheen
     return light * (1 - draw.chance(0.4) * draw.uniform(0, 1.2) * ((draw.x - 0.5) ** 2 + (draw.y - 0.5) ** 2))
 
 
@@ -313,8 +313,8 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
     A mark darkens or brightens, carries a texture of its own, and has a lit flank where its depth turns to the light.
     """
     mostly_bright = (kind == MARKS.index("scratch")) | (kind == MARKS.index("fray"))
-    dark = draw.uniform() < torch.where(mostly_bright, 0.35, 0.8)
-    depth = draw.uniform(0.12, 0.55) * torch.where(dark, -1.0, 1.0)
+    dark = draw.uniform() < torch.where(mostly_bright, 0.1, 0.95)
+    depth = draw.uniform(0.2, 0.5) * torch.where(dark, -1.0, 1.0)
     grain = draw.noise(draw.uniform(0.3, 1.4), draw.uniform(1, 3), draw.uniform(0, 3)) * draw.uniform(0, 0.06)
     gx = F.pad(soft[:, :, 2:] - soft[:, :, :-2], (1, 1))
     gy = F.pad(soft[:, 2:] - soft[:, :-2], (0, 0, 1, 1))
@@ -330,7 +330,7 @@ def _mark_effect(draw: _Draw, kind: Tensor, soft: Tensor) -> tuple[Tensor, Tenso
 
 def _colour(draw: _Draw, grey: Tensor, soft: Tensor, tint: Tensor) -> Tensor:
     """RGB (n, 3, S, S): a base hue, a drift of it over the surface, the mark's tint; 40 % of the images stay grey."""
-    strength = draw.chance(0.6)[:, None] * draw.uniform(0.1, 1.0)[:, None]
+    strength = draw.chance(0.5)[:, None] * draw.uniform(0.1, 0.8)[:, None]
     base = 1 + (draw.uniform(0.88, 1.12, 3, 1, 1) - 1) * strength
     drift = draw.noise(draw.uniform(1.8, 2.5), draw.uniform(1, 2), draw.uniform(0, 3))[:, None]
     base = base * (1 + drift * draw.uniform(-0.04, 0.04, 3, 1, 1) * strength)

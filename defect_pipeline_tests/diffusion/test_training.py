@@ -27,7 +27,14 @@ def run(
     prior = torch.randn(5, 8, 8, 8, generator=torch.Generator().manual_seed(1))
     parameters = list(backbone.unet.requires_grad_(True).parameters())
     loss_at = concept_loss(
-        backbone, examples(backbone), prior, "an image of a sks", "an image of a part", prior_weight=1.0, batch=2
+        backbone,
+        examples(backbone),
+        prior,
+        "an image of a sks",
+        "an image of a part",
+        prior_weight=1.0,
+        batch=2,
+        prior_batch=1,
     )
     loop = training_loop(
         parameters,
@@ -61,7 +68,7 @@ def test_training_lowers_the_loss_on_what_it_sees(tiny_backbone: Path):
     seen = examples(backbone, 2)
     seen.latents[1] = seen.latents[0]
     parameters = list(backbone.unet.requires_grad_(True).parameters())
-    loss_at = concept_loss(backbone, seen, seen.latents, "a", "b", prior_weight=1.0, batch=8)
+    loss_at = concept_loss(backbone, seen, seen.latents, "a", "b", prior_weight=1.0, batch=8, prior_batch=8)
     losses = [state.loss.item() for state in training_loop(parameters, loss_at, steps=60, learning_rate=3e-3, seed=0)]
     assert sum(losses[-10:]) < 0.8 * sum(losses[:10])
 
@@ -87,12 +94,14 @@ def test_concept_loss_sends_the_instance_prompt_with_instances_and_the_prior_pro
 
     spied = copy.copy(backbone)
     spied.unet = Spy()
-    loss_at = concept_loss(spied, seen, prior, "instance words", "prior words", prior_weight=1.0, batch=3)
+    loss_at = concept_loss(
+        spied, seen, prior, "instance words", "prior words", prior_weight=1.0, batch=3, prior_batch=2
+    )
     loss_at(0, step_generator(0, 0))
     zt, text = calls[0]
     assert zt[3:].abs().mean() > 3 * zt[:3].abs().mean()
     assert torch.equal(text[:3], backbone.embed(["instance words"]).expand(3, -1, -1))
-    assert torch.equal(text[3:], backbone.embed(["prior words"]).expand(3, -1, -1))
+    assert torch.equal(text[3:], backbone.embed(["prior words"]).expand(2, -1, -1))
 
 
 def test_denoising_loss_is_the_mean_over_channels_of_the_squared_error(tiny_backbone: Path):
