@@ -174,6 +174,13 @@ class Store(dg.ConfigurableResource):
             directory.mkdir(parents=True, exist_ok=True)
         return directory
 
+    def cache(self, asset: str) -> Path:
+        """A local directory for what an asset can make again at some cost; unlike a `workdir`, it stays."""
+        directory = self._scratch / "work" / asset / ".cache"  # no partition is called so, see `_safe`
+        with _room(directory):
+            directory.mkdir(parents=True, exist_ok=True)
+        return directory
+
     @property
     def _local(self) -> bool:
         return UPath(self.root).protocol in ("", "file", "local")

@@ -251,6 +251,15 @@ def test_checkpoints_outlive_a_kill_and_go_with_success(local: Store) -> None:
     assert list(local.workdir("weights", "d1").iterdir()) == [] and other.exists()
 
 
+def test_what_is_cached_outlives_the_artifact(local: Store) -> None:
+    (local.cache("weights") / "x").write_text("kept")
+    make(local)
+    make(local, digest="d2")
+    assert (local.cache("weights") / "x").read_text() == "kept"
+    assert local.partitions("weights") == ["all"]
+    assert list(local.cache("other").iterdir()) == []
+
+
 def test_only_abandoned_temporary_directories_are_removed(local: Store) -> None:
     home = Path(local.root) / "weights" / "all"
     here, now = socket.gethostname().replace(".", "-"), time.time_ns()
@@ -340,6 +349,7 @@ def test_a_full_disk_is_a_sentence_wherever_it_is_met(local: Store, monkeypatch:
     with monkeypatch.context() as patched:
         patched.setattr(Path, "mkdir", _full)
         check(lambda: local.workdir("weights", "d3"))
+        check(lambda: local.cache("weights"))
         check(lambda: make(local))
     assert local.find("weights", "d1") is None and left_over(Path(local.root)) == []
     make(local)

@@ -1,6 +1,7 @@
 """Raw images → one table of images, instances, groups and splits."""
 
 from collections.abc import Iterator
+from functools import partial
 
 import numpy as np
 import pandas as pd
@@ -9,8 +10,9 @@ from defect_pipeline.assets.stage import Build, Pipeline, open_dataset, stage
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.descriptions import described, forget_others
 from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.groups import Description, describe, find_groups, part_ids_of
+from defect_pipeline.imaging.groups import Description, find_groups, part_ids_of
 from defect_pipeline.imaging.ingest import ingest, scan
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.splits import assign_splits, check_splits, manifest_digest, moved_images
@@ -18,7 +20,7 @@ from defect_pipeline.store import Store, digest_of
 
 
 def folder_digest(pipeline: Pipeline) -> str:
-    """Names, sizes and times of the files in the data folder: cheap to compare, so a rerun knows whether to look closer."""
+    """Names, sizes and times of the files in the data folder: cheap, so a rerun knows whether to look closer."""
     return digest_of(str(pipeline.root), sorted(scan(pipeline.root).items()))
 
 
@@ -66,9 +68,12 @@ def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
     """The part behind each image, from its pixels and, where there is a regex, from its name."""
     paths, hashes = dataset.images["path"].tolist(), dataset.images["sha256"].tolist()
 
+    cache = build.store.cache("inspection_images")
+    forget_others(cache, hashes)
+
     def descriptions() -> Iterator[Description]:
-        for done, image_id in enumerate(dataset.images.index, start=1):
-            yield describe(dataset.image(image_id))
+        for done, (image_id, sha256) in enumerate(zip(dataset.images.index, hashes, strict=True), start=1):
+            yield described(cache, sha256, partial(dataset.image, image_id))
             build.progress(done, len(paths))
 
     return find_groups(descriptions(), hashes, part_ids_of(paths, part_regex) if part_regex else None)
@@ -94,10 +99,11 @@ def _sheet(dataset: Dataset, seed: int) -> np.ndarray:
     """Up to six images of each class with their masks, a row a class."""
     colours = class_colours(dataset.categories)
     rng = np.random.default_rng(seed)
+    splits = dataset.images["split"].to_dict()
     pictures, captions = [], []
     for category in dataset.categories:
         ids = rng.permutation(dataset.of_class(category))[:6]
         for image_id in ids:
             pictures.append(overlay(dataset.image(int(image_id)), dataset.masks(int(image_id)), colours))
-            captions.append(f"{category} {dataset.images.at[int(image_id), 'split']}")
+            captions.append(f"{category} {splits[int(image_id)]}")
     return contact_sheet(pictures, captions, columns=6)

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from collections import defaultdict
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,10 @@ from defect_pipeline.imaging.masks import decode
 
 INSTANCE_COLUMNS = ("image_id", "category", "counts", "area", "bbox", "source", "iscrowd")
 REJECTED_COLUMNS = ("path", "reason", "remedy")
+OPENED_COLUMNS = (
+    "path", "size", "mtime_ns", "mask_path", "mask_size", "mask_mtime_ns",
+    "sha256", "width", "height", "orientation", "parts", "reason", "remedy",
+)  # fmt: skip
 
 
 @dataclass(frozen=True, eq=False)
@@ -24,13 +28,16 @@ class Dataset:
 
     `images`      one row per image. Index `image_id`: 1..n in path order, so it shifts when images join; key by path or
                   group instead. path (posix, below `root`), sha256 (of the file), width and height (px, as displayed),
-                  defect_class ("" = defect-free, else the rarest of its categories). For reuse by the next ingest:
-                  orientation (EXIF, 1-8), size (bytes), mtime_ns, mask_path, mask_size, mask_mtime_ns. Once the images
-                  are grouped: group, and split ("train", "val" or "test").
+                  defect_class ("" = defect-free, else the rarest of its categories). Once the images are grouped:
+                  group, and split ("train", "val" or "test").
     `instances`   one row per defect: image_id, category, counts (compressed RLE at the image's height x width),
                   area (px), bbox [x, y, w, h] (px), source ("mask", "polygon", "rle" or "box"), iscrowd (0 or 1).
     `categories`  the names of the defect classes, sorted.
     `rejected`    one row per file or annotation left out: path, reason, remedy.
+    `opened`      one row per image that was opened, used or not, so that the next ingest need not: path, size (bytes),
+                  mtime_ns, mask_path ("" = none), mask_size, mask_mtime_ns; what was seen: sha256, width, height,
+                  orientation (EXIF, 1-8), parts (of the mask, as compressed RLE); or the reason and remedy of a file
+                  that cannot be decoded. Without rows, everything is opened anew.
     """
 
     root: Path
@@ -38,6 +45,7 @@ class Dataset:
     instances: pd.DataFrame
     categories: tuple[str, ...]
     rejected: pd.DataFrame
+    opened: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=list(OPENED_COLUMNS)))
 
     def image(self, image_id: int) -> np.ndarray:
         """(H, W, 3) uint8 RGB, as displayed. Raises PipelineError if the file has gone or is damaged."""
@@ -85,27 +93,32 @@ class Dataset:
         return hashlib.sha256(json.dumps(content).encode()).hexdigest()
 
     def save(self, directory: Path) -> None:
-        """Writes manifest.parquet (images), annotations.json (COCO) and rejected.csv into an existing directory."""
+        """Writes manifest.parquet (images), annotations.json (COCO), rejected.csv, opened.parquet into a directory."""
         self.images.to_parquet(directory / "manifest.parquet")
         (directory / "annotations.json").write_text(json.dumps(self._coco()), encoding="utf-8")
         self.rejected.to_csv(directory / "rejected.csv", index=False)
+        self.opened.to_parquet(directory / "opened.parquet")
 
     @classmethod
     def load(cls, directory: Path, root: Path) -> "Dataset":
-        """What `save` wrote; `root` is the folder that the paths are relative to."""
+        """What `save` wrote; `root` is the folder that the paths are relative to. `opened` may be missing or broken."""
         coco = json.loads((directory / "annotations.json").read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in coco["categories"]}
         instances = [
             entry | {"category": names[entry["category_id"]], "counts": entry["segmentation"]["counts"]}
             for entry in coco["annotations"]
         ]
-        return cls(
+        loaded = cls(
             root=root,
             images=pd.read_parquet(directory / "manifest.parquet"),
             instances=pd.DataFrame(instances, columns=list(INSTANCE_COLUMNS)),
             categories=tuple(names.values()),
             rejected=pd.read_csv(directory / "rejected.csv", dtype=str, keep_default_na=False),
         )
+        try:
+            return replace(loaded, opened=pd.read_parquet(directory / "opened.parquet", columns=list(OPENED_COLUMNS)))
+        except Exception:  # a damaged table makes pyarrow raise almost anything; nothing but time is lost
+            return loaded
 
     def _size(self, image_id: int) -> tuple[int, int]:
         """(height, width) in px."""

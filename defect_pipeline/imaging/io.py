@@ -22,6 +22,10 @@ class UnusableFileError(PipelineError):
         self.path, self.reason, self.remedy = str(path), reason, remedy
 
 
+class UnopenedFileError(UnusableFileError):
+    """One whose content was not seen: as it is, it may be usable another time."""
+
+
 def read_image(path: Path) -> np.ndarray:
     """(H, W, 3) uint8 RGB, as displayed; `decode` gives the rules. Raises UnusableFileError."""
     return decode(read_bytes(path), path)[0]
@@ -34,11 +38,11 @@ def read_mask(path: Path) -> np.ndarray:
 
 
 def read_bytes(path: Path) -> bytes:
-    """The file as it is. Raises UnusableFileError if it has gone or may not be read, or is empty."""
+    """The file as it is. Raises UnopenedFileError if it is gone or may not be read, UnusableFileError if empty."""
     try:
         data = path.read_bytes()
     except OSError as error:
-        raise UnusableFileError(path, f"cannot be read ({error.strerror})", "restore it or its permissions") from None
+        raise UnopenedFileError(path, f"cannot be read ({error.strerror})", "restore it or its permissions") from None
     if not data:
         raise UnusableFileError(path, "is empty (0 bytes)", "copy it again")
     return data
@@ -50,7 +54,7 @@ def decode(data: bytes, path: Path) -> tuple[np.ndarray, int]:
     Depth: 16-bit files are divided by 65535, but by 1023 or 4095 when no pixel is brighter, since 10- and 12-bit
     cameras write 16-bit files that would come out black. Transparency: composited on black, no light where there is no
     picture. Several pages: the first. Raises UnusableFileError (naming `path`) when damaged, larger than MAX_PIXELS,
-    or of another depth.
+    or of another depth; UnopenedFileError when there is no memory left for it.
     """
     try:
         with Image.open(io.BytesIO(data)) as picture:
@@ -70,6 +74,10 @@ def decode(data: bytes, path: Path) -> tuple[np.ndarray, int]:
     except Image.UnidentifiedImageError:
         raise UnusableFileError(
             path, "is not a picture in a format read here", "save it as PNG, JPEG or TIFF"
+        ) from None
+    except MemoryError:
+        raise UnopenedFileError(
+            path, "does not fit into the memory that is left", "free some, or scale it down"
         ) from None
     except Exception as error:  # damaged data makes Pillow's readers raise almost anything
         raise UnusableFileError(path, f"is damaged or truncated ({error})", "copy or export it again") from error

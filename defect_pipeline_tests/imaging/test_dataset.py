@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 from pycocotools.coco import COCO
 
-from defect_pipeline.imaging.dataset import INSTANCE_COLUMNS, REJECTED_COLUMNS, Dataset
+from defect_pipeline.imaging.dataset import INSTANCE_COLUMNS, OPENED_COLUMNS, REJECTED_COLUMNS, Dataset
 from defect_pipeline.imaging.masks import bbox, encode
 
 
@@ -37,11 +37,16 @@ def dataset(tmp_path: Path) -> Dataset:
     ]
     images = pd.DataFrame(
         {"path": ["a.png", "b.png", "c.png"], "sha256": ["1", "2", "3"], "width": 30, "height": 20}
-        | {"defect_class": ["crack", "", "pit"], "mtime_ns": [1795242092288096848, 2, 3]},
+        | {"defect_class": ["crack", "", "pit"]},
         index=pd.RangeIndex(1, 4, name="image_id"),
     )
     rejected = pd.DataFrame([("d.png", "is empty, so to say", "NA")], columns=list(REJECTED_COLUMNS), dtype=str)
-    return Dataset(tmp_path, images, pd.DataFrame(instances), ("crack", "pit"), rejected)
+    opened = pd.DataFrame(
+        [("a.png", 9, 1795242092288096848, "", 0, 0, "1", 30, 20, 1, ["x", "y"], "", "")]
+        + [("d.png", 0, 5, "m.png", 7, 8, "", 0, 0, 1, [], "is empty", "NA")],
+        columns=list(OPENED_COLUMNS),
+    )
+    return Dataset(tmp_path, images, pd.DataFrame(instances), ("crack", "pit"), rejected, opened)
 
 
 def test_save_and_load_keep_every_table(dataset: Dataset, tmp_path: Path) -> None:
@@ -52,17 +57,32 @@ def test_save_and_load_keep_every_table(dataset: Dataset, tmp_path: Path) -> Non
     pd.testing.assert_frame_equal(loaded.images, split.images, check_index_type=False)
     pd.testing.assert_frame_equal(loaded.instances, split.instances)
     pd.testing.assert_frame_equal(loaded.rejected, split.rejected)
+    pd.testing.assert_frame_equal(loaded.opened, split.opened)
     assert loaded.categories == split.categories
     assert loaded.digest == split.digest == dataset.digest
 
 
 def test_tables_without_rows_survive_too(dataset: Dataset, tmp_path: Path) -> None:
-    empty = replace(dataset, instances=dataset.instances[:0], rejected=dataset.rejected[:0], categories=())
+    tables = {name: getattr(dataset, name)[:0] for name in ("instances", "rejected", "opened")}
+    empty = replace(dataset, categories=(), **tables)
     empty.save(tmp_path)
     loaded = Dataset.load(tmp_path, tmp_path)
     assert loaded.instances.empty and list(loaded.instances) == list(INSTANCE_COLUMNS)
     assert loaded.rejected.empty and list(loaded.rejected) == list(REJECTED_COLUMNS)
+    assert loaded.opened.empty and list(loaded.opened) == list(OPENED_COLUMNS)
     assert loaded.digest == empty.digest and loaded.masks(1) == []
+
+
+def test_what_was_opened_may_be_missing_or_broken(dataset: Dataset, tmp_path: Path) -> None:
+    dataset.save(tmp_path)
+    file = tmp_path / "opened.parquet"
+    whole = file.read_bytes()
+    for content in (b"", b"no table", whole[:-9], bytes(len(whole)), whole.replace(b"reason", b"reasno")):
+        file.write_bytes(content)
+        assert Dataset.load(tmp_path, tmp_path).opened.empty
+    file.unlink()
+    loaded = Dataset.load(tmp_path, tmp_path)
+    assert loaded.opened.empty and list(loaded.opened) == list(OPENED_COLUMNS) and loaded.digest == dataset.digest
 
 
 def test_saved_coco_is_read_alike_by_pycocotools(dataset: Dataset, tmp_path: Path) -> None:
@@ -93,7 +113,8 @@ def test_selections(dataset: Dataset) -> None:
 
 
 def test_digest_follows_content_and_not_file_times(dataset: Dataset) -> None:
-    assert dataset.with_columns(mtime_ns=5, split="train").digest == dataset.digest
+    assert dataset.with_columns(split="train").digest == dataset.digest
+    assert replace(dataset, opened=dataset.opened[:0]).digest == dataset.digest
     assert dataset.with_columns(sha256="0").digest != dataset.digest
     moved = dataset.instances.assign(counts=encode(_mask(0, 0, 3)))
     assert replace(dataset, instances=moved).digest != dataset.digest

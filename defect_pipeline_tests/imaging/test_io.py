@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.io import MAX_PIXELS, oriented, read_image, read_mask
+from defect_pipeline.imaging.io import MAX_PIXELS, UnopenedFileError, oriented, read_image, read_mask
 
 
 def _colours() -> np.ndarray:
@@ -153,6 +153,17 @@ def test_the_pixel_bound_is_checked_before_decoding(tmp_path: Path, monkeypatch:
     with pytest.raises(PipelineError, match="599 pixels"):
         read_image(tmp_path / "x.png")
     assert MAX_PIXELS < 2**27
+
+
+def test_want_of_memory_is_not_the_fault_of_the_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def load(picture: Image.Image) -> None:
+        raise MemoryError
+
+    Image.fromarray(_grey()).save(tmp_path / "x.bmp")
+    monkeypatch.setattr(Image.Image, "load", load)
+    monkeypatch.setattr("PIL.ImageFile.ImageFile.load", load)
+    with pytest.raises(UnopenedFileError, match="memory"):
+        read_image(tmp_path / "x.bmp")
 
 
 def test_a_missing_file_and_float_pixels_are_named(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ fits it, else as drawn on the stored pixels, and turned along.
 
 from collections import defaultdict
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -47,18 +48,19 @@ def ingest(
 ) -> Dataset:
     """The Dataset of a folder in one of the three layouts (see the module).
 
-    Images that `previous` holds with the same path, size and modification time are not opened again, nor are their
-    masks; COCO and VOC annotations are always read anew. `on_progress(done, total)` counts the images that are opened.
+    Images that `previous` has opened, used or not, and that have the same path, size and modification time are not
+    opened again, nor are their masks; COCO and VOC annotations are always read anew. `on_progress(done, total)` counts
+    the images that are opened.
     Raises PipelineError if the folder has no such layout, or if no class is left with `min_defective` usable images.
     """
     if not root.is_dir():
         raise PipelineError(f"{root} is not a folder; give the folder that holds the inspection images.")
     survey = Survey.of(root)
     entries, class_folders = _entries(survey)
-    pixels = read_all(survey, entries, previous, on_progress)
+    pixels, opened = read_all(survey, entries, previous, on_progress)
     if class_folders:
         entries = without_empty_classes(entries, pixels)
-    dataset = _tables(survey, root, entries, pixels)
+    dataset = replace(_tables(survey, root, entries, pixels), opened=opened)
     shown = dataset.instances.groupby("category")["image_id"].nunique()
     if shown.max() < min_defective or shown.empty:
         first = "; ".join(f"{path}: {reason}" for path, reason, _ in survey.rejected[:3])
@@ -98,7 +100,8 @@ def _tables(survey: Survey, root: Path, entries: list[Entry], pixels: dict[str, 
         except UnusableFileError as error:
             survey.reject(entry.image, error.reason, error.remedy)
             continue
-        images.append(_image_row(survey, entry, pixels[entry.image]))
+        seen = pixels[entry.image]
+        images.append({"path": entry.image, "sha256": seen.sha256, "width": seen.width, "height": seen.height})
         instances += [{"image_id": len(images)} | row for row in rows]
     images_of: dict[str, set[int]] = defaultdict(set)
     for row in instances:
@@ -113,21 +116,3 @@ def _tables(survey: Survey, root: Path, entries: list[Entry], pixels: dict[str, 
         categories=tuple(sorted(images_of)),
         rejected=pd.DataFrame(sorted(survey.rejected), columns=list(REJECTED_COLUMNS), dtype=str),
     )
-
-
-def _image_row(survey: Survey, entry: Entry, pixels: Pixels) -> dict[str, Any]:
-    size, mtime_ns = survey.files[entry.image]
-    mask_size, mask_mtime_ns = survey.files.get(entry.mask, (0, 0))
-    return {
-        "path": entry.image,
-        "sha256": pixels.sha256,
-        "width": pixels.width,
-        "height": pixels.height,
-        "defect_class": "",
-        "orientation": pixels.orientation,
-        "size": size,
-        "mtime_ns": mtime_ns,
-        "mask_path": entry.mask,
-        "mask_size": mask_size,
-        "mask_mtime_ns": mask_mtime_ns,
-    }

@@ -2,16 +2,19 @@
 
 import hashlib
 import os
-from collections import defaultdict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
+import pandas as pd
+
 from defect_pipeline.imaging import masks
-from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.dataset import OPENED_COLUMNS, Dataset
 from defect_pipeline.imaging.ingest.survey import Entry, Survey
-from defect_pipeline.imaging.io import UnusableFileError, decode, oriented, read_bytes, read_mask
+from defect_pipeline.imaging.io import UnopenedFileError, UnusableFileError, decode, oriented, read_bytes, read_mask
+
+_STAMPS = ("size", "mtime_ns", "mask_size", "mask_mtime_ns")
 
 
 @dataclass(frozen=True)
@@ -27,41 +30,56 @@ class Pixels:
 
 def read_all(
     survey: Survey, entries: list[Entry], previous: Dataset | None, on_progress: Callable[[int, int], None] | None
-) -> dict[str, Pixels]:
-    """image -> Pixels of the readable images; what `previous` knows by path, size and time is not opened."""
-    known = {} if previous is None else _known(survey, previous)
-    pixels, new = {}, []
-    for entry in entries:
-        if (entry.image, entry.mask) in known:
-            pixels[entry.image] = known[entry.image, entry.mask]
-        else:
-            new.append(entry)
+) -> tuple[dict[str, Pixels], pd.DataFrame]:
+    """image -> Pixels of the readable images, the others being rejected; and the table that is `Dataset.opened`.
+
+    What `previous` has opened and what still has its path, size and time is not opened again.
+    """
+    seen = {} if previous is None else _known(survey, previous.opened)
+    new = [entry for entry in entries if (entry.image, entry.mask) not in seen]
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # decoding and hashing leave Python's lock
         results = pool.map(lambda entry: _read(survey, entry), new)
         for done, (entry, result) in enumerate(zip(new, results, strict=True), start=1):
-            if isinstance(result, UnusableFileError):
-                survey.reject(entry.image, result.reason, result.remedy)
-            else:
-                pixels[entry.image] = result
+            seen[entry.image, entry.mask] = result
             if on_progress:
                 on_progress(done, len(new))
-    return pixels
+    pixels, opened = {}, []
+    for entry in entries:
+        result = seen[entry.image, entry.mask]
+        if isinstance(result, Pixels):
+            pixels[entry.image] = result
+        else:
+            survey.reject(entry.image, result.reason, result.remedy)
+        if not isinstance(result, UnopenedFileError):
+            opened.append(_row(survey, entry, result))
+    return pixels, pd.DataFrame(opened, columns=list(OPENED_COLUMNS))
 
 
-def _known(survey: Survey, previous: Dataset) -> dict[tuple[str, str], Pixels]:
-    """(image, mask) -> Pixels, for those whose files have the size and time that they had."""
-    parts: dict[Any, list[str]] = defaultdict(list)
-    drawn = previous.instances[previous.instances["source"] == "mask"]
-    for image_id, counts in zip(drawn["image_id"], drawn["counts"], strict=True):
-        parts[image_id].append(counts)
-    known = {}
-    for image_id, row in previous.images.to_dict("index").items():
-        mask = row["mask_path"]
-        same_mask = not mask or survey.files.get(mask) == (row["mask_size"], row["mask_mtime_ns"])
-        if same_mask and survey.files.get(row["path"]) == (row["size"], row["mtime_ns"]):
-            kept = Pixels(row["sha256"], row["width"], row["height"], row["orientation"], tuple(parts[image_id]))
-            known[row["path"], mask] = kept
+def _known(survey: Survey, opened: pd.DataFrame) -> dict[tuple[str, str], Pixels | UnusableFileError]:
+    """(image, mask) -> what they were found to be, for those whose files have the size and time that they had."""
+    known: dict[tuple[str, str], Pixels | UnusableFileError] = {}
+    for row in opened.to_dict("records"):
+        image, mask = row["path"], row["mask_path"]
+        if _stamps(survey, image, mask) != {name: row[name] for name in _STAMPS}:
+            continue
+        if row["reason"]:
+            known[image, mask] = UnusableFileError(image, row["reason"], row["remedy"])
+        else:
+            size = row["width"], row["height"]
+            known[image, mask] = Pixels(row["sha256"], *size, row["orientation"], tuple(row["parts"]))
     return known
+
+
+def _row(survey: Survey, entry: Entry, result: Pixels | UnusableFileError) -> dict[str, Any]:
+    row = {"path": entry.image, "mask_path": entry.mask} | _stamps(survey, entry.image, entry.mask)
+    if isinstance(result, Pixels):
+        return row | asdict(result) | {"reason": "", "remedy": ""}
+    return row | asdict(Pixels("", 0, 0, 1)) | {"reason": result.reason, "remedy": result.remedy}
+
+
+def _stamps(survey: Survey, image: str, mask: str) -> dict[str, int]:
+    absent = 0, 0
+    return dict(zip(_STAMPS, survey.files.get(image, absent) + survey.files.get(mask, absent), strict=True))
 
 
 def _read(survey: Survey, entry: Entry) -> Pixels | UnusableFileError:
@@ -81,7 +99,7 @@ def _read(survey: Survey, entry: Entry) -> Pixels | UnusableFileError:
         drawn = read_mask(survey.root / entry.mask)
         turn = turn_of((drawn.shape[1], drawn.shape[0]), pixels)
     except UnusableFileError as error:
-        return UnusableFileError(entry.image, f"its mask {entry.mask} {error.reason}", error.remedy)
+        return type(error)(entry.image, f"its mask {entry.mask} {error.reason}", error.remedy)
     return replace(pixels, parts=tuple(masks.encode(part) for part in masks.instances_of(oriented(drawn, turn))))
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from defect_pipeline.imaging.io import SUFFIXES, UnusableFileError
+from defect_pipeline.imaging.io import SUFFIXES, UnopenedFileError, UnusableFileError
 
 DEFECT_FREE = "defect_free"
 IMAGE_FOLDERS, MASK_FOLDERS = ("images", "imgs", "jpegimages"), ("masks", "mask")
@@ -115,11 +115,11 @@ class Survey:
         )
 
     def guard(self, path: str) -> None:
-        """Raises UnusableFileError for a link that leads outside the folder."""
+        """Raises UnopenedFileError for a link that leads outside the folder."""
         link = self.root / path
         if link.is_symlink() and not Path(os.path.realpath(link)).is_relative_to(self.root):
             reason = "is a link that leads outside the data folder"
-            raise UnusableFileError(path, reason, "copy the file into the folder")
+            raise UnopenedFileError(path, reason, "copy the file into the folder")
 
 
 def is_free(path: str) -> bool:

@@ -73,6 +73,6 @@ def id_of(dataset: Dataset, path: str) -> int:
 
 
 def assert_same(one: Dataset, other: Dataset) -> None:
-    for table in ("images", "instances", "rejected"):
+    for table in ("images", "instances", "rejected", "opened"):
         pd.testing.assert_frame_equal(getattr(one, table), getattr(other, table))
     assert one.digest == other.digest

@@ -1,0 +1,54 @@
+"""What a look at the images costs when some have joined."""
+
+from pathlib import Path
+
+import dagster as dg
+import numpy as np
+import pytest
+from PIL import Image
+
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stage import Pipeline
+from defect_pipeline.imaging import descriptions
+from defect_pipeline.imaging.groups import Description, describe
+from defect_pipeline.store import Store
+
+
+def add(folder: Path, *stems: str) -> None:
+    """Photographs of 64 x 64 px of noise, each with a mask."""
+    mask = np.zeros((64, 64), np.uint8)
+    mask[20:40, 10:30] = 255
+    folder.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        noise = np.random.default_rng(list(f"{folder.name}{stem}".encode())).integers(0, 255, (64, 64, 3), np.uint8)
+        Image.fromarray(noise).save(folder / f"{stem}.jpg")
+        Image.fromarray(mask).save(folder / f"{stem}.png")
+
+
+def test_ten_images_that_join_are_ten_described(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    calls = []
+
+    def counting(image: np.ndarray) -> Description:
+        calls.append(image.shape)
+        return describe(image)
+
+    def look() -> dg.MaterializeResult:
+        resources = {"store": Store(root=str(tmp_path / "store")), "pipeline": Pipeline(data=str(tmp_path / "data"))}
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert dg.materialize([inspection_images], resources=resources, instance=instance).success
+        return resources["store"].current("inspection_images").metadata
+
+    monkeypatch.setattr(descriptions, "describe", counting)
+    add(tmp_path / "data" / "pit", *"abcdef")
+    add(tmp_path / "data" / "fray", *"abcdef")
+    (tmp_path / "data" / "pit" / "f.jpg").write_bytes(b"damaged")
+    assert look()["images"] == len(calls) == 11
+    calls.clear()
+    add(tmp_path / "data" / "fray", *"ghijklmnop")
+    assert look()["images"] == 21 and len(calls) == 10
+    calls.clear()
+    (tmp_path / "data" / "pit" / "a.jpg").unlink()
+    (tmp_path / "data" / "pit" / "a.png").unlink()
+    metadata = look()
+    assert metadata["images"] == 20 and metadata["rejected"] == 1 and not calls
+    assert len(list(Store(root=str(tmp_path / "store")).cache("inspection_images").iterdir())) == 20
