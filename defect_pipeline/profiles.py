@@ -78,7 +78,7 @@ class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
     steps: int = 16
     guidance: float = 1.0
-    strength: float = 1.0  # 1 paints from pure noise, as the paper; less starts from the pool image, noised so far
+    strength: float = 0.7  # 1 paints all from pure noise, as the paper; less, outside the masks, from the pool image so noised
     batch: int = 20
 
     def __post_init__(self) -> None:
@@ -153,7 +153,7 @@ SD15 = Profile(
     drivers=Drivers(size=512, downscale=8, crops=10),
     concept=Concept(steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
     hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
-    synthesis=Synthesis(images_per_driver=15, steps=20, guidance=7.5, batch=8),
+    synthesis=Synthesis(images_per_driver=15, strength=1.0, steps=20, guidance=7.5, batch=8),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
 )
 

@@ -12,6 +12,7 @@ from defect_pipeline.diffusion.adapters import Examples, concept_loss
 from defect_pipeline.diffusion.backbone import Backbone, directory_digest, load_backbone
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.diffusion.training import Checkpoint, training_loop
+from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.imaging.sheets import contact_sheet, curve
 
 PRIOR_SEED, PREVIEW_SEED = 10_000_000, 20_000_000  # apart from every seed of a synthetic image
@@ -46,6 +47,8 @@ def concept_weights(build: Build) -> None:
     prior = _prior_latents(build, backbone, prior_prompt, size)
     before = preview(backbone, [instance] * 12, build, size)
 
+    if isinstance(backbone.unet, SkipUNet):  # what is linear about the component needs no training
+        backbone.unet.linear.fit(examples.latents, backbone.noising.alphas_cumprod)
     parameters = list(backbone.unet.requires_grad_(True).train().parameters())
     loss_at = concept_loss(
         backbone, examples, prior, instance, prior_prompt,

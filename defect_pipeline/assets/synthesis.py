@@ -7,6 +7,7 @@ import shutil
 import numpy as np
 import torch
 from diffusers import ControlNetModel
+from torch.nn import functional as F
 
 from defect_pipeline.assets.concept import load_concept
 from defect_pipeline.assets.drivers import read_synthesis_drivers
@@ -75,17 +76,21 @@ def _paint(build: Build, drivers: np.ndarray, todo: list[tuple[int, str]]) -> No
             save_png(work / name, image)
         build.progress(start + len(latents), len(todo))
 
-    sources = None
+    sources = free = None
     if settings.strength < 1:
         pool, bank = build.parent("defect_free_pool").path, read_bank(build.parent("mask_bank").path)
         backgrounds = np.stack([read_image(pool / bank[k].background) for k, _ in todo])
         sources = backbone.encode(torch.from_numpy(backgrounds).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        masks = np.stack([np.any([mask for _, mask in bank[k].masks], axis=0) for k, _ in todo])
+        cells = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), drivers.shape[1] // sources.shape[2])
+        free = F.max_pool2d(cells, 3, stride=1, padding=1)[:, 0].to(sources.device) > 0  # and a margin of one cell
     conditions = torch.from_numpy(drivers[[k for k, _ in todo]]).permute(0, 3, 1, 2).float() / 255
     sample_images(
         backbone, [condition_prompt(build, build.defect_class)] * len(todo),
         [_image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo], drivers.shape[1],
         steps=settings.steps, guidance=settings.guidance, batch=settings.batch,
-        hypernetwork=hypernetwork, drivers=conditions, sources=sources, strength=settings.strength, on_batch=keep,
+        hypernetwork=hypernetwork, drivers=conditions, sources=sources, strength=settings.strength, free=free,
+        on_batch=keep,
     )  # fmt: skip
 
 

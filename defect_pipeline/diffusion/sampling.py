@@ -42,21 +42,24 @@ def sample(
     residuals: Residuals | None = None,
     source: Tensor | None = None,
     strength: float = 1.0,
+    free: Tensor | None = None,
 ) -> Tensor:
     """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
 
     ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
     `denoising_loss`. With ``source`` latents (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start
-    from the source noised to T' (paper B §3.3); s = 1 forgets the source, 0 returns it.
+    from the source noised to T' (paper B §3.3); s = 1 forgets the source, 0 returns it. With ``free`` (n, h, w) bool beside them
+    the steps span all of T, and until T' is reached everything outside ``free`` is held at the noised source: what is to be
+    new comes from pure noise, in surroundings that stay.
     """
-    if source is not None and strength <= 0:
+    if source is not None and strength <= 0 and free is None:
         return source
     scheduler = DPMSolverMultistepScheduler.from_config(backbone.scheduler.config, timestep_spacing="trailing")
-    if source is None or strength >= 1:
+    last = strength * scheduler.config.num_train_timesteps
+    if source is None or strength >= 1 or free is not None:
         scheduler.set_timesteps(steps, device=noise.device)
         z = noise * scheduler.init_noise_sigma
     else:
-        last = strength * scheduler.config.num_train_timesteps
         times = torch.linspace(last, 0, steps + 1)[:-1].round().long().clamp(min=1) - 1
         scheduler.set_timesteps(timesteps=times.unique().flip(0).tolist(), device=noise.device)
         z = backbone.noising.noisy(source, noise, scheduler.timesteps[:1])
@@ -64,6 +67,8 @@ def sample(
     if guided:
         text = torch.cat([unconditional.expand_as(text), text])  # (2n, L, D)
     for t in scheduler.timesteps:
+        if source is not None and free is not None and t >= last:
+            z = torch.where(free[:, None], z, backbone.noising.noisy(source, noise, t[None]))
         zt = torch.cat([z, z]) if guided else z
         times = t.expand(len(zt))
         with backbone.autocast():
@@ -89,11 +94,13 @@ def sample_images(
     drivers: Tensor | None = None,
     sources: Tensor | None = None,
     strength: float = 1.0,
+    free: Tensor | None = None,
     on_batch: Callable[[int, Tensor], None] = lambda *_: None,
 ) -> Tensor:
     """Latents (n, C, size/8, size/8) for n prompts and seeds, ``batch`` at a time.
 
-    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``, ``sources`` (latents) with ``strength``: see `sample`.
+    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``, ``sources`` (latents) with ``strength`` and
+    ``free``: see `sample`.
     ``on_batch(start, latents)`` is called after each batch, so that images can be kept as they come.
     """
     shape = (backbone.unet.config.in_channels, size // 8, size // 8)
@@ -111,6 +118,7 @@ def sample_images(
             sample(
                 backbone, text, unconditional, noise, steps=steps, guidance=guidance, residuals=residuals,
                 source=None if sources is None else sources[chosen], strength=strength,
+                free=None if free is None else free[chosen],
             )
         )  # fmt: skip
         on_batch(start, parts[-1])

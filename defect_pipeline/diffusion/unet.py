@@ -42,7 +42,8 @@ class GaussianDenoiser(nn.Module):
 
     def forward(self, zt: Tensor, t: Tensor) -> Tensor:
         a2 = self.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
-        gain = (a2 * (1 - a2)).sqrt() / (a2 * self.moments.view(1, -1, 1, 1) + 1 - a2)
+        b2 = (1 - a2).clamp(min=1e-5)  # half precision rounds the first steps to no noise at all
+        gain = (a2 * b2).sqrt() / (a2 * self.moments.view(1, -1, 1, 1) + b2)
         return self.synthesise(self.analyse(F.pad(zt, (1, 1, 1, 1), mode="replicate")) * gain)
 
 

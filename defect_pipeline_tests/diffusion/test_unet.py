@@ -32,6 +32,17 @@ def test_the_linear_denoiser_is_the_least_squares_fit_at_every_noise_level():
         assert ours < 1.02 * best and ours < 0.9 * v.square().mean()
 
 
+def test_a_channel_that_is_always_zero_stays_finite_in_half_precision():
+    latents = smooth_latents(50, 0)
+    latents[:, 1] = 0  # the chroma of a grey component
+    denoiser = GaussianDenoiser(2)
+    denoiser.fit(latents, NOISING.alphas_cumprod)
+    stored = {name: tensor.half().float() for name, tensor in denoiser.state_dict().items()}
+    denoiser.load_state_dict(stored)
+    for t in (0, 1, 999):
+        assert torch.isfinite(denoiser(latents, torch.full((50,), t))).all()
+
+
 def test_a_skip_u_net_adds_the_denoiser_and_survives_saving(tmp_path: Path):
     torch.manual_seed(0)
     unet = SkipUNet(
