@@ -121,10 +121,10 @@ def load_unet(directory: Path) -> UNet2DConditionModel:
 
 
 def load_pipeline(directory: Path) -> StableDiffusionPipeline:
-    """The directory as a plain diffusers pipeline, autoencoder and U-Net passed as components; no safety checker."""
+    """The directory as a plain diffusers pipeline in float32, autoencoder and U-Net passed as components; no safety checker."""
     return StableDiffusionPipeline.from_pretrained(
         directory, vae=load_autoencoder(directory / "vae"), unet=load_unet(directory / "unet"),
-        safety_checker=None, requires_safety_checker=False,
+        torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,
     )  # fmt: skip
 
 

@@ -75,8 +75,8 @@ def sample(
             extra = residuals(zt, times, text) if residuals else {}
             answer = backbone.unet(zt, times, text, **extra).sample.float()
         if guided:
-            free, conditional = answer.chunk(2)
-            answer = free + guidance * (conditional - free)
+            unguided, conditional = answer.chunk(2)
+            answer = unguided + guidance * (conditional - unguided)
         z = scheduler.step(answer, t, z).prev_sample
     return z
 

@@ -46,12 +46,14 @@ def test_lower_precision_is_used_and_gives_nearly_the_same_image(tiny_backbone: 
     assert (exact - rounded).square().mean() < 0.01 * exact.square().mean()
 
 
-def test_what_is_free_comes_from_noise_and_the_rest_from_the_source(tiny_backbone: Path):
+@pytest.mark.parametrize("guidance", [1.0, 2.0])
+def test_what_is_free_comes_from_noise_and_the_rest_from_the_source(tiny_backbone: Path, guidance: float):
     backbone = load_backbone(tiny_backbone)
     source = 5 * torch.randn(2, backbone.unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(3))
     free = torch.zeros(2, 8, 8, dtype=torch.bool)
     free[:, :, 4:] = True
-    drawn = draw(backbone, source=source, strength=0.2, free=free)
+    drawn = draw(backbone, source=source, strength=0.2, free=free, guidance=guidance)
     error = (drawn - source).square().mean(1)
     assert error[:, :, :3].mean() < 0.1 * error[:, :, 5:].mean()
-    assert torch.equal(draw(backbone, source=source, strength=0.2, free=torch.ones_like(free)), draw(backbone))
+    everything = draw(backbone, source=source, strength=0.2, free=torch.ones_like(free), guidance=guidance)
+    assert torch.equal(everything, draw(backbone, guidance=guidance))
