@@ -78,7 +78,7 @@ class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
     steps: int = 16
     guidance: float = 1.0
-    strength: float = 0.7  # 1 paints all from pure noise, as the paper; less, outside the masks, from the pool image so noised
+    strength: float = 0.7  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
     batch: int = 20
 
     def __post_init__(self) -> None:

@@ -102,7 +102,10 @@ def test_manifest_and_check_read_the_store(finished: Workplace, capsys: pytest.C
 
 
 def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
-    finished: Workplace, tiny_profile: profiles.Profile, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+    finished: Workplace,
+    tiny_profile: profiles.Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
 ):
     strict = profiles.Thresholds(kid=1e9, fid=1e9, per_class={"beta": (-10.0, 1e9)})
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))

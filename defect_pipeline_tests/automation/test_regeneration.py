@@ -9,7 +9,8 @@ def run(job: str, wanted: str | None = None, partition: str | None = None, under
 
 
 def test_only_the_first_stale_step_is_due():
-    assert [r.job for r in due([[run("prepare")], [run("draw", "x", "pit"), run("draw", None, "crack")], [run("learn", "y")]])] == ["draw"]
+    states = [[run("prepare")], [run("draw", "x", "pit"), run("draw", None, "crack")], [run("learn", "y")]]
+    assert [r.job for r in due(states)] == ["draw"]
 
 
 def test_later_steps_wait_for_runs_under_way():
