@@ -5,6 +5,7 @@ A stage's digest is made from its part of the profile, so changing one number re
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from defect_pipeline.errors import PipelineError
 
@@ -77,13 +78,18 @@ class Hypernetwork:
 class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
     steps: int = 16
-    guidance: float = 1.0
-    strength: float = 0.7  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
+    guidance: float = 1.0  # away from the empty prompt; 1 is none
+    defect_guidance: float = 2.0  # away from the same driver without its defect; 1 is none
+    strength: float = 0.3  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
     batch: int = 20
 
     def __post_init__(self) -> None:
         if not 0 < self.strength <= 1:
             raise PipelineError(f"The strength of synthesis is {self.strength}; it lies above 0 and at most at 1.")
+        if self.guidance != 1 and self.defect_guidance != 1:
+            raise PipelineError(
+                f"guidance is {self.guidance} and defect_guidance {self.defect_guidance}; set one of them to 1."
+            )
         if not 1 <= self.images_per_driver <= 15:
             raise PipelineError(
                 f"images_per_driver is {self.images_per_driver}; the paper allows 1 to 15 for each driver."
@@ -107,7 +113,7 @@ class Thresholds:
 class Segmentor:
     """Mask R-CNN; every regime takes the same number of optimizer steps."""
 
-    backbone: str = "efficientnet-lite0"
+    backbone: Literal["efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0"
     weights: str = ""  # directory of COCO weights for "resnet50-coco"
     steps: int = 120
     batch: int = 8
@@ -153,7 +159,7 @@ SD15 = Profile(
     drivers=Drivers(size=512, downscale=8, crops=10),
     concept=Concept(steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
     hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
-    synthesis=Synthesis(images_per_driver=15, strength=1.0, steps=20, guidance=7.5, batch=8),
+    synthesis=Synthesis(images_per_driver=15, strength=1.0, steps=20, guidance=7.5, defect_guidance=1.0, batch=8),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
 )
 

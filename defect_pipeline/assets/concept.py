@@ -107,7 +107,7 @@ def preview(backbone: Backbone, prompts: list[str], build: Build, size: int, **s
     synthesis = build.settings.synthesis
     latents = sample_images(
         backbone, prompts, range(PREVIEW_SEED, PREVIEW_SEED + len(prompts)), size,
-        steps=synthesis.steps, guidance=synthesis.guidance, batch=synthesis.batch, **steering,
+        steps=synthesis.steps, batch=synthesis.batch, **({"guidance": synthesis.guidance} | steering),
     )  # fmt: skip
     return list(backbone.decode(latents).numpy())
 

@@ -1,14 +1,18 @@
 """The condition: a hypernetwork steers the frozen concept model by drivers (paper A §3.2)."""
 
+from typing import Any
+
 import numpy as np
 import torch
 from diffusers import ControlNetModel
+from torch import Tensor
 
-from defect_pipeline.assets.concept import load_concept, preview, sampler, train
+from defect_pipeline.assets.concept import concept_prompt, load_concept, preview, sampler, train
 from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.adapters import Examples, hypernetwork_loss
 from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.sheets import contact_sheet
 
 
@@ -46,19 +50,33 @@ def condition_prompt(build: Build, defect_class: str) -> str:
     return f"an image of a {build.settings.concept.token} with a {defect_class} defect"
 
 
+def steering(build: Build, hypernetwork: ControlNetModel, drivers: np.ndarray) -> dict[str, Any]:
+    """How drivers (n, S, S, 3) uint8 steer `sample_images`: by themselves, and away from the component without the defect."""
+    synthesis = build.settings.synthesis
+    steered: dict[str, Any] = {"hypernetwork": hypernetwork, "drivers": _conditions(drivers)}
+    if synthesis.defect_guidance == 1:
+        return steered | {"guidance": synthesis.guidance}
+    plain = concept_prompt(build), _conditions(without_defects(drivers))
+    return steered | {"guidance": synthesis.defect_guidance, "without": plain}
+
+
+def _conditions(drivers: np.ndarray) -> Tensor:
+    return torch.from_numpy(drivers).permute(0, 3, 1, 2).float() / 255
+
+
 class _Watched:
     """A fixed-driver grid: the loss does not show when a hypernetwork begins to obey, pictures do."""
 
     def __init__(self, build: Build, backbone: Backbone, hypernetwork: ControlNetModel) -> None:
         self.build, self.backbone, self.hypernetwork = build, backbone, hypernetwork
         self.prompts: list[str] = []
-        drivers = []
+        drivers: list[np.ndarray] = []
         for k in build.classes():
             chosen = read_synthesis_drivers(build.parent("topological_drivers", k).path)[:2]
             drivers.extend(chosen)
             self.prompts.extend([condition_prompt(build, k)] * len(chosen))
         self.columns = len(drivers)
-        self.drivers = torch.from_numpy(np.stack(drivers)).permute(0, 3, 1, 2).float() / 255
+        self.drivers = np.stack(drivers)
         self.pictures, self.captions = list(drivers), ["driver"] * len(drivers)
         self.show("start")
 
@@ -69,7 +87,7 @@ class _Watched:
     def show(self, caption: str) -> None:
         self.hypernetwork.eval()
         size = self.build.settings.drivers.size
-        steering = {"hypernetwork": self.hypernetwork, "drivers": self.drivers}
-        self.pictures += preview(self.backbone, self.prompts, self.build, size, **steering)
+        steered = steering(self.build, self.hypernetwork, self.drivers)
+        self.pictures += preview(self.backbone, self.prompts, self.build, size, **steered)
         self.captions += [caption] * self.columns
         self.hypernetwork.train()

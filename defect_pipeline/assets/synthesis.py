@@ -11,7 +11,7 @@ from torch.nn import functional as F
 
 from defect_pipeline.assets.concept import load_concept
 from defect_pipeline.assets.drivers import read_synthesis_drivers
-from defect_pipeline.assets.hypernetwork import condition_prompt
+from defect_pipeline.assets.hypernetwork import condition_prompt, steering
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.sampling import sample_images
@@ -84,13 +84,11 @@ def _paint(build: Build, drivers: np.ndarray, todo: list[tuple[int, str]]) -> No
         masks = np.stack([np.any([mask for _, mask in bank[k].masks], axis=0) for k, _ in todo])
         cells = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), drivers.shape[1] // sources.shape[2])
         free = F.max_pool2d(cells, 3, stride=1, padding=1)[:, 0].to(sources.device) > 0  # and a margin of one cell
-    conditions = torch.from_numpy(drivers[[k for k, _ in todo]]).permute(0, 3, 1, 2).float() / 255
     sample_images(
         backbone, [condition_prompt(build, build.defect_class)] * len(todo),
         [_image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo], drivers.shape[1],
-        steps=settings.steps, guidance=settings.guidance, batch=settings.batch,
-        hypernetwork=hypernetwork, drivers=conditions, sources=sources, strength=settings.strength, free=free,
-        on_batch=keep,
+        steps=settings.steps, batch=settings.batch, sources=sources, strength=settings.strength, free=free,
+        on_batch=keep, **steering(build, hypernetwork, drivers[[k for k, _ in todo]]),
     )  # fmt: skip
 
 

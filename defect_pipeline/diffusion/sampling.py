@@ -47,7 +47,7 @@ def sample(
     """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
 
     ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
-    `denoising_loss`. With ``source`` latents (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start
+    `denoising_loss`, for n images, or for 2n with guidance, the unconditional ones first. With ``source`` latents (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start
     from the source noised to T' (paper B §3.3); s = 1 forgets the source, 0 returns it. With ``free`` (n, h, w) bool beside them
     the steps span all of T, and until T' is reached everything outside ``free`` is held at the noised source: what is to be
     new comes from pure noise, in surroundings that stay.
@@ -92,6 +92,7 @@ def sample_images(
     batch: int,
     hypernetwork: nn.Module | None = None,
     drivers: Tensor | None = None,
+    without: tuple[str, Tensor] | None = None,
     sources: Tensor | None = None,
     strength: float = 1.0,
     free: Tensor | None = None,
@@ -99,12 +100,13 @@ def sample_images(
 ) -> Tensor:
     """Latents (n, C, size/8, size/8) for n prompts and seeds, ``batch`` at a time.
 
-    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``, ``sources`` (latents) with ``strength`` and
-    ``free``: see `sample`.
-    ``on_batch(start, latents)`` is called after each batch, so that images can be kept as they come.
+    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``guidance`` leads away from the empty prompt under the
+    same drivers, or from what ``without`` names: a prompt and drivers that lack what is to be painted. ``sources`` (latents)
+    go with ``strength`` and ``free``: see `sample`. ``on_batch(start, latents)`` is called after each batch, so that images
+    can be kept as they come.
     """
     shape = (backbone.unet.config.in_channels, size // 8, size // 8)
-    unconditional = backbone.embed([""])
+    unconditional = backbone.embed([without[0] if without else ""])
     known = {prompt: backbone.embed([prompt]) for prompt in dict.fromkeys(prompts)}
     parts = []
     for start in range(0, len(prompts), batch):
@@ -112,7 +114,10 @@ def sample_images(
         text = torch.cat([known[prompt] for prompt in prompts[chosen]])
         residuals = None
         if hypernetwork is not None and drivers is not None:
-            residuals = control_residuals(hypernetwork, drivers[chosen].to(backbone.device))
+            steering = drivers[chosen]
+            if without is not None and guidance != 1.0:
+                steering = torch.cat([without[1][chosen], steering])
+            residuals = control_residuals(hypernetwork, steering.to(backbone.device))
         noise = initial_noise(seeds[chosen], shape, backbone.device)
         parts.append(
             sample(

@@ -86,6 +86,12 @@ def driver(
     return painted
 
 
+def without_defects(drivers: np.ndarray) -> np.ndarray:
+    """Drivers (..., 3) uint8 with plain surface in place of their painted masks."""
+    grey = drivers.max(axis=-1, keepdims=True) == drivers.min(axis=-1, keepdims=True)
+    return np.where(grey, drivers, np.uint8(BACKGROUND_MAX))
+
+
 def driver_problems(driver: np.ndarray, colours: Mapping[str, tuple[int, int, int]]) -> list[str]:
     """What is wrong with a driver, a sentence each; empty when it keeps the contract that the generator relies on."""
     if driver.dtype != np.uint8 or driver.ndim != 3 or driver.shape[2] != 3:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from defect_pipeline.diffusion.backbone import Backbone, load_backbone
-from defect_pipeline.diffusion.sampling import initial_noise, sample
+from defect_pipeline.diffusion.sampling import initial_noise, sample, sample_images
 
 
 def draw(backbone: Backbone, **options) -> torch.Tensor:
@@ -57,3 +57,21 @@ def test_what_is_free_comes_from_noise_and_the_rest_from_the_source(tiny_backbon
     assert error[:, :, :3].mean() < 0.1 * error[:, :, 5:].mean()
     everything = draw(backbone, source=source, strength=0.2, free=torch.ones_like(free), guidance=guidance)
     assert torch.equal(everything, draw(backbone, guidance=guidance))
+
+
+def test_guidance_away_from_a_driver_goes_beyond_what_the_driver_does(tiny_backbone: Path):
+    backbone = load_backbone(tiny_backbone)
+    hypernetwork = backbone.new_hypernetwork("zero").eval()
+    torch.nn.init.normal_(hypernetwork.controlnet_mid_block.weight, std=0.1, generator=torch.Generator().manual_seed(1))
+    drivers = torch.rand(2, 3, 64, 64, generator=torch.Generator().manual_seed(2))
+
+    def painted(drivers: torch.Tensor, guidance: float, **options) -> torch.Tensor:
+        return sample_images(
+            backbone, ["a part"] * 2, [1, 2], 64, steps=1, guidance=guidance, batch=2,
+            hypernetwork=hypernetwork, drivers=drivers, **options,
+        )  # fmt: skip
+
+    plain, defective = painted(torch.zeros_like(drivers), 1.0), painted(drivers, 1.0)
+    without = ("a part", torch.zeros_like(drivers))
+    assert torch.allclose(painted(drivers, 3.0, without=without), plain + 3 * (defective - plain), atol=1e-3)
+    assert torch.equal(painted(drivers, 1.0, without=without), defective)

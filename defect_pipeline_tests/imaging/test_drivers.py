@@ -7,7 +7,14 @@ import cv2
 import numpy as np
 import pytest
 
-from defect_pipeline.imaging.drivers import BACKGROUND_MAX, background, class_colours, driver, driver_problems
+from defect_pipeline.imaging.drivers import (
+    BACKGROUND_MAX,
+    background,
+    class_colours,
+    driver,
+    driver_problems,
+    without_defects,
+)
 from defect_pipeline.imaging.geometry import crop_resize, resize_mask, square_crop
 from defect_pipeline.imaging.io import read_image, read_mask
 
@@ -163,3 +170,12 @@ def test_drivers_of_real_tiles_keep_the_contract() -> None:
             painted = driver(crop_resize(image, box, SIDE), masks, SIZE, colours)
             assert driver_problems(painted, colours) == []
             assert np.all(painted == colours[category], axis=2).any() == mask.any()
+
+
+def test_without_defects_keeps_the_structure_and_shows_plain_surface_under_the_paint() -> None:
+    mask = _disc(128, 128, 30)
+    painted = driver(_surface(0), [("crack", mask)], SIZE, COLOURS)
+    under = resize_mask(mask, (SIZE, SIZE))
+    plain = without_defects(painted[None])[0]
+    assert plain.dtype == np.uint8 and not driver_problems(plain, {})
+    assert (plain[under] == BACKGROUND_MAX).all() and (plain[~under] == painted[~under]).all()
