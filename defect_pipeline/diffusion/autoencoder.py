@@ -67,8 +67,8 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
         model = cls(luma_channels + chroma_channels, luma_channels, patch)
         encode = (basis * scale[:, None]).reshape(-1, 3, patch, patch)  # on YCC
         to_ycc = RGB_TO_YCC.double()
-        model.encoder.weight.copy_(torch.einsum("kchw,cj->kjhw", encode, to_ycc))
-        model.encoder.bias.copy_(-(basis * scale[:, None]) @ mean)
+        weight, bias = torch.einsum("kchw,cj->kjhw", encode, to_ycc), -(basis * scale[:, None]) @ mean
+        model.encoder.load_state_dict({"weight": weight, "bias": bias})
         model._fit_decoder(images.float(), ycc, luma_channels)
         return model
 
@@ -93,8 +93,8 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
             bias[out] = solution[:, -1] if out.start == 0 else 0.0
         to_rgb = torch.linalg.inv(RGB_TO_YCC.double())
         weight = torch.einsum("ij,jpck->ipck", to_rgb, weight.reshape(3, pixels, -1, 9))
-        self.decoder.weight.copy_(weight.reshape(3 * pixels, -1, 3, 3))
-        self.decoder.bias.copy_((to_rgb @ bias.reshape(3, pixels)).flatten())
+        bias = (to_rgb @ bias.reshape(3, pixels)).flatten()
+        self.decoder.load_state_dict({"weight": weight.reshape(3 * pixels, -1, 3, 3), "bias": bias})
 
 
 def _principal(patches: Tensor, components: int) -> Tensor:

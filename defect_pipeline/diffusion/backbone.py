@@ -8,24 +8,27 @@ import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import torch
 from diffusers import (
     AutoencoderKL,
     ControlNetModel,
     DPMSolverMultistepScheduler,
+    ModelMixin,
     SchedulerMixin,
     StableDiffusionPipeline,
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
-from transformers import CLIPTextModel, CLIPTokenizer
+from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.noising import Noising
 from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.errors import PipelineError
 
+Model = TypeVar("Model", bound=ModelMixin | PreTrainedModel)
 PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 
 
@@ -61,7 +64,9 @@ class Backbone:
     @torch.no_grad()
     def encode(self, images: Tensor, batch: int = 64) -> Tensor:
         """Scaled latent means (n, C, H/8, W/8), float32, of images (n, 3, H, W) in [-1, 1]."""
-        parts = [self.vae.encode(x.to(self.device, self.vae.dtype)).latent_dist.mean for x in images.split(batch)]
+        parts = [
+            self.vae.encode(x.to(self.device, self.vae.dtype), return_dict=False)[0].mean for x in images.split(batch)
+        ]
         return torch.cat(parts).float() * self.vae.config.scaling_factor
 
     @torch.no_grad()
@@ -148,12 +153,12 @@ def embed(tokenizer: CLIPTokenizer, text_encoder: nn.Module, prompts: list[str])
     return text_encoder(ids.to(text_encoder.device)).last_hidden_state
 
 
-def _load_named(directory: Path, ours: type, theirs: type):
+def _load_named(directory: Path, ours: type[Model], theirs: type[Model]) -> Model:
     name = json.loads((directory / "config.json").read_text())["_class_name"]
     return _load(ours if name == ours.__name__ else theirs, directory)
 
 
-def _load(kind: type, directory: Path):
+def _load(kind: type[Model], directory: Path) -> Model:
     try:
         return kind.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
     except (OSError, ValueError) as error:

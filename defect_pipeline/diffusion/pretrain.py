@@ -149,7 +149,7 @@ def train_backbone(
     scheduler.save_pretrained(directory / "scheduler")
     text_encoder, unet = build_text_encoder(tokenizer), build_unet(vae.config.latent_channels)
     with torch.no_grad():
-        unet.linear.fit(vae.encode(surfaces * 2 - 1).latent_dist.mean, Noising.of(scheduler).alphas_cumprod)
+        unet.linear.fit(vae.encode(surfaces * 2 - 1, return_dict=False)[0].mean, Noising.of(scheduler).alphas_cumprod)
     control = build_hypernetwork(unet)
     text_encoder.to(device)
     for module in (unet, control):
@@ -191,7 +191,7 @@ class _World:
 
     def loss(self, step: int, generator: Generator) -> tuple[Tensor, int]:
         """The denoising loss over 2n images: n surfaces without their drivers, then the same with them."""
-        n, draw = self.recipe.surfaces, {"generator": generator, "device": self.device}
+        n = self.recipe.surfaces
         surfaces = draw_surfaces(n, IMAGE_SIZE, generator)
         condition = self._drivers(surfaces)
 
@@ -201,11 +201,12 @@ class _World:
             return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
         with torch.no_grad():
-            z0 = self.vae.encode(surfaces.images * 2 - 1).latent_dist.mean.repeat(2, 1, 1, 1)
-        dropped = (torch.rand(2 * n, **draw) < self.recipe.caption_dropout).tolist()
-        captions = ["" if d else c for d, c in zip(dropped, surfaces.captions * 2, strict=True)]
+            z0 = self.vae.encode(surfaces.images * 2 - 1, return_dict=False)[0].mean.repeat(2, 1, 1, 1)
+        dropped = torch.rand(2 * n, generator=generator, device=self.device) < self.recipe.caption_dropout
+        captions = ["" if d else c for d, c in zip(dropped.tolist(), surfaces.captions * 2, strict=True)]
         text = embed(self.tokenizer, self.text_encoder, captions)
-        t, noise = self.noising.times(2 * n, generator), torch.randn(z0.shape, **draw)
+        t = self.noising.times(2 * n, generator)
+        noise = torch.randn(z0.shape, generator=generator, device=self.device)
         loss = denoising_loss(self.unet, self.noising, z0, text, t, noise, residuals)  # (2n, h, w)
         mask = F.max_pool2d(surfaces.masks[:, None].float(), IMAGE_SIZE // z0.shape[-1])[:, 0]
         weight = 1 + (self.recipe.mask_weight - 1) * mask.repeat(2, 1, 1)

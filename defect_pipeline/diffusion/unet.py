@@ -20,6 +20,9 @@ class GaussianDenoiser(nn.Module):
     a b (I_c - C_c) Q diag(1 / (a² λ + b²)) Qᵀ applied to the neighbourhood, where a, b are the noising's coefficients at t.
     """
 
+    moments: Tensor
+    alphas_cumprod: Tensor
+
     def __init__(self, channels: int, timesteps: int = 1000) -> None:
         super().__init__()
         self.analyse = nn.Conv2d(channels, 9 * channels, 3, bias=False)  # Qᵀ
@@ -50,7 +53,8 @@ class GaussianDenoiser(nn.Module):
 class SkipUNet(UNet2DConditionModel):
     """UNet2DConditionModel whose answer is added to a `GaussianDenoiser`'s; for v_prediction. Same configuration, same calls."""
 
-    @wraps(UNet2DConditionModel.__init__)  # diffusers reads the configuration's names from the signature
+    # diffusers reads the configuration's names from the signature; mypy knows no wrapped constructor
+    @wraps(UNet2DConditionModel.__init__)  # type: ignore[misc]
     def __init__(self, **configuration: Any) -> None:
         super().__init__(**configuration)
         self.linear = GaussianDenoiser(self.config.in_channels)

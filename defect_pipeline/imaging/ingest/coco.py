@@ -61,7 +61,7 @@ def coco_entries(survey: Survey, name: str, document: dict[str, Any]) -> list[En
         if number in defective and is_free(path):
             survey.reject(path, f"has annotations but lies in {DEFECT_FREE}/", "move it out, or remove its annotations")
         else:
-            entries.append(Entry(path, "", tuple(shapes[number]), number in defective, size))  # type: ignore[arg-type]
+            entries.append(Entry(path, "", tuple(shapes[number]), number in defective, size))
     remedy = f"list it there, or move it to {DEFECT_FREE}/ if it shows no defect"
     survey.reject_rest(entries, f"is not listed in {name}", remedy)
     return entries
