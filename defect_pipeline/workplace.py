@@ -5,7 +5,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from defect_pipeline.assets.stage import Pipeline
@@ -40,7 +40,8 @@ class Workplace:
         """As the store's note says, with those ``changes`` that are not None."""
         note = store_root.resolve() / NOTE
         known = json.loads(note.read_text()) if note.exists() else {}
-        return replace(cls(store_root.resolve(), **known), **{k: v for k, v in changes.items() if v is not None})  # type: ignore[arg-type]
+        known |= {name: value for name, value in changes.items() if value is not None}
+        return cls(store_root.resolve(), **known)
 
     @property
     def store(self) -> Store:

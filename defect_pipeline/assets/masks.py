@@ -79,7 +79,10 @@ def read_bank(directory: Path) -> list[BankEntry]:
     return [
         BankEntry(
             rows["background"].iloc[0],
-            [(row.category, decode(row.counts, row.side, row.side)) for row in rows.itertuples()],
+            [
+                (category, decode(counts, side, side))
+                for category, counts, side in rows[["category", "counts", "side"]].itertuples(index=False)
+            ],
         )
         for _, rows in table.groupby("driver")
     ]

@@ -30,7 +30,7 @@ def defect_free_pool(build: Build) -> None:
     chosen = sorted(rng.permutation(ids)[: settings.images].tolist())
     (build.path / IMAGES).mkdir()
     for done, image_id in enumerate(chosen):
-        seed = int(dataset.images.at[image_id, "sha256"][:12], 16) + build.pipeline.seed
+        seed = dataset.seed(image_id) + build.pipeline.seed
         views = variants(
             dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom)
         )
@@ -39,7 +39,7 @@ def defect_free_pool(build: Build) -> None:
         build.progress(done + 1, len(chosen))
     files = sorted((build.path / IMAGES).glob("*.png"))
     build.metadata |= {"defect-free train images": len(ids), "images used": len(chosen), "pool": len(files)}
-    sources, views = files[:: settings.variants][:6], files[1 : settings.variants][:6]
-    captions = ["source"] * len(sources) + ["variant of the first"] * len(views)
-    shown = [*sources, *views]
+    sources, others = files[:: settings.variants][:6], files[1 : settings.variants][:6]
+    captions = ["source"] * len(sources) + ["variant of the first"] * len(others)
+    shown = [*sources, *others]
     build.picture("pool", contact_sheet([read_image(file) for file in shown], captions, columns=6))

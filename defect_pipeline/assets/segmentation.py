@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from defect_pipeline.store import atomic_write
 
 REGIMES = ("real", "synthetic", "synthetic_then_real")
 REPORT = "figures.json"
+CHECKPOINT_STEPS = 50
 Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
 
 
@@ -55,7 +57,8 @@ def segmentor(build: Build) -> None:
 
 def _train_regime(build: Build, model: MaskRCNN, regime: str, data: dict[str, Annotated]) -> list[tuple[float, float]]:
     """Train through the regime's stages with checkpoints; the loss curve since this process began."""
-    settings, losses, done = build.settings.segmentor, [], 0
+    settings, done = build.settings.segmentor, 0
+    losses: list[tuple[float, float]] = []
     for number, (source, steps) in enumerate(regime_stages(regime, settings.steps)):
         file = build.workdir / f"{regime}.{number}.pt"
         resume = torch.load(file, weights_only=True) if file.exists() else None
@@ -67,8 +70,8 @@ def _train_regime(build: Build, model: MaskRCNN, regime: str, data: dict[str, An
             if state.step % 10 == 0 or state.step == steps:
                 losses.append((done + state.step, state.loss.item()))
                 build.progress(done + state.step, settings.steps, loss=losses[-1][1])
-            if state.step % 50 == 0 or state.step == steps:
-                atomic_write(file, lambda path, state=state: torch.save(state.state_dict(), path))
+            if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
+                atomic_write(file, partial(torch.save, state.state_dict()))
         done += steps
     return losses
 

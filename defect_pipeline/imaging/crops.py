@@ -33,7 +33,7 @@ def defect_crops(
     for image_id in image_ids:
         image, masks = dataset.image(image_id), dataset.masks(image_id)
         targets = [mask for name, mask in masks if name == category]
-        rng = np.random.default_rng([seed, int(dataset.images.at[image_id, "sha256"][:12], 16)])
+        rng = np.random.default_rng([seed, dataset.seed(image_id)])
         for k in range(per_image):
             focus = targets[rng.integers(len(targets))]
             box = square_crop(

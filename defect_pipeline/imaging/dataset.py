@@ -64,6 +64,10 @@ class Dataset:
                 union |= mask
         return union
 
+    def seed(self, image_id: int) -> int:
+        """A number below 2**48 that belongs to the image's file, so that its randomness stays when other images join."""
+        return int(str(self.images.at[image_id, "sha256"])[:12], 16)
+
     def subset(self, split: str) -> list[int]:
         """Image ids of "train", "val" or "test"."""
         return self.images.index[self.images["split"] == split].tolist()
@@ -122,7 +126,8 @@ class Dataset:
 
     def _size(self, image_id: int) -> tuple[int, int]:
         """(height, width) in px."""
-        return int(self.images.at[image_id, "height"]), int(self.images.at[image_id, "width"])  # type: ignore[arg-type]
+        cell = self.images.at  # of any type, say pandas' stubs
+        return int(cell[image_id, "height"]), int(cell[image_id, "width"])  # type: ignore[arg-type]
 
     @cached_property
     def _shapes(self) -> dict[int, list[tuple[str, str]]]:
