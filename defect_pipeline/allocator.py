@@ -1,7 +1,7 @@
 """Memory that a training step frees is kept for the next one.
 
-glibc gives large blocks back to the system on every free and faults them in again a step later; on two cores that was a third
-of the time of a small U-Net's training (1.6x as many images a second without it).
+glibc gives large blocks back to the system on every free and faults them in again a step later; on two cores that was a
+third of the time of a small U-Net's training (1.6x as many images a second without it).
 """
 
 import ctypes

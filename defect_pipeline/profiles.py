@@ -1,6 +1,6 @@
 """Settings as frozen typed objects: `embedded` runs on two CPU cores, `sd15` on a GPU with the papers' values.
 
-A stage's digest is made from its part of the profile, so changing one number remakes what depends on it and nothing else.
+A stage's digest is made from its part of the profile, so changing one number remakes what depends on it, nothing else.
 """
 
 from dataclasses import dataclass, field

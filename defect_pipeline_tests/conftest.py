@@ -29,7 +29,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_stable_diffusion(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """An untrained model in Stable Diffusion 1.5's layout: AutoencoderKL, noise prediction over 1000 scaled-linear steps."""
+    """An untrained model in SD 1.5's layout: AutoencoderKL, noise prediction over 1000 scaled-linear steps."""
     directory = tmp_path_factory.mktemp("stable-diffusion")
     torch.manual_seed(0)
     AutoencoderKL(

@@ -62,7 +62,7 @@ def sadf_coco(build: Build) -> None:
 
 
 def _overview(build: Build) -> np.ndarray:
-    """A row for each class: three real crops, four synthetic images, and these four with the masks they were asked for."""
+    """A row for each class: three real crops, four synthetic images, and these with the masks they were asked for."""
     dataset, size, colours = build.dataset(), build.settings.drivers.size, class_colours(build.classes())
     pictures, captions = [], []
     for k in build.classes():

@@ -76,7 +76,7 @@ def load_concept(build: Build) -> Backbone:
 
 
 def train(build: Build, parameters: list, loss_at, steps: int, learning_rate: float, watch=lambda step: None) -> None:
-    """Run the training loop with checkpoints in the work directory, progress in the log and a loss curve in the artifact.
+    """Run the training loop with checkpoints in the work directory, progress in the log, a loss curve in the artifact.
 
     ``watch(step)`` is called after every step, for previews.
     """

@@ -1,4 +1,4 @@
-"""How far a class's synthetic images are from real ones: KID first, FID beside it, the real-vs-real floor under both."""
+"""How far a class's synthetic images are from real ones: KID, FID beside it, the real-vs-real floor under both."""
 
 import json
 from dataclasses import asdict, dataclass
@@ -44,7 +44,7 @@ class Report:
     gpu=True,
 )  # fmt: skip
 def fid_report(build: Build) -> None:
-    """KID with its confidence interval and FID to held-out and to train images of the class, beside the real-vs-real floor."""
+    """KID with its confidence interval and FID to held-out and to train images, beside the real-vs-real floor."""
     settings, dataset = build.settings, build.dataset()
     weights = Path(settings.extractor_weights) if settings.extractor_weights else None
     extractor = load_extractor(settings.extractor, weights, device=settings.device)
@@ -76,6 +76,6 @@ def fid_report(build: Build) -> None:
 
 
 def gate_problems(report: Report, kid: float, fid: float) -> list[str]:
-    """What a class's gate holds against it, a phrase each: KID or FID to held-out images above the profile's thresholds."""
+    """What a class's gate holds against it, a phrase each: KID or FID to held-out images above the thresholds."""
     found = (("KID", report.held_out.kid, kid), ("FID", report.held_out.fid, fid))
     return [f"{name} {value:.3g} is above {limit:.3g}" for name, value, limit in found if not value <= limit]

@@ -46,12 +46,12 @@ def hypernetwork_weights(build: Build) -> None:
 
 
 def condition_prompt(build: Build, defect_class: str) -> str:
-    """The paper's "an image of a [V] with a [class] crack", where "defect" stands for what not every component cracks."""
+    """The paper's "an image of a [V] with a [class] crack"; "defect" stands for what not every component cracks."""
     return f"an image of a {build.settings.concept.token} with a {defect_class} defect"
 
 
 def steering(build: Build, hypernetwork: ControlNetModel, drivers: np.ndarray) -> dict[str, Any]:
-    """How drivers (n, S, S, 3) uint8 steer `sample_images`: by themselves, and away from the component without the defect."""
+    """How drivers (n, S, S, 3) uint8 steer `sample_images`: by themselves, and away from the defect-free component."""
     synthesis = build.settings.synthesis
     steered: dict[str, Any] = {"hypernetwork": hypernetwork, "drivers": _conditions(drivers)}
     if synthesis.defect_guidance == 1:

@@ -1,7 +1,7 @@
 """What every asset of the chain shares: read parents, skip when nothing changed, build, describe.
 
-A stage is a build function and what it depends on. Its digest is made from its name and version, its part of the profile,
-the seed and the content of its parents; an artifact of that digest in the store is the finished stage, whoever made it.
+A stage is a build function and what it depends on. Its digest covers its name and version, its part of the profile, the
+seed and its parents' content; an artifact of that digest in the store is the finished stage, whoever made it.
 """
 
 import logging
@@ -80,7 +80,7 @@ class Build:
         return self.partition
 
     def parent(self, name: str, partition: str | None = None) -> Artifact:
-        """The current artifact of a parent; of this build's own class where the parent has classes and none is named."""
+        """The current artifact of a parent, of this build's own class if the parent has classes and none is named."""
         if name not in self.stage.parents:
             raise KeyError(f"{self.stage.name} does not list {name} as a parent")
         if STAGES[name].partitioned and partition is None:
@@ -161,8 +161,8 @@ def stage(
 ) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
     """Make a build function the asset of its name; its docstring's first line is the description in the UI.
 
-    ``settings`` picks what the artifact depends on beside its parents: its part of the profile. ``gpu`` puts the step into the GPU pool and tags
-    it for Ray, Kubernetes and Celery.
+    ``settings`` picks what the artifact depends on beside its parents: its part of the profile. ``gpu`` puts the step
+    into the GPU pool and tags it for Ray, Kubernetes and Celery.
     """
 
     def wrap(build: Callable[[Build], None]) -> dg.AssetsDefinition:

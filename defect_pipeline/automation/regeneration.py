@@ -1,7 +1,7 @@
 """Scheduled and triggered regeneration: both walk the plan and ask only for what is stale.
 
-A tick asks for the stale runs of the first step that has any, and the following ticks, once these are done, for the next
-step's. A run key names what a run would make, so that a failed run is not repeated until something changes.
+A tick asks for the stale runs of the first step that has any, and the following ticks, once these are done, for the
+next step's. A run key names what a run would make, so that a failed run is not repeated until something changes.
 """
 
 import time

@@ -52,8 +52,8 @@ def concept_loss(
     """DreamBooth with class-prior preservation (paper A §3.1): instance loss + prior_weight x prior loss.
 
     ``examples`` say "an image of a [V]"; ``prior`` (m, C, h, w) are latents which the untouched model sampled for
-    ``prior_prompt``. A step sees ``batch`` of the first and ``prior_batch`` of the second, each with a mean of its own, so that
-    neither term depends on the other's size.
+    ``prior_prompt``. A step sees ``batch`` of the first and ``prior_batch`` of the second, each with a mean of its own,
+    so that neither term depends on the other's size.
     """
     text = backbone.embed([prompt] * batch + [prior_prompt] * prior_batch)  # (batch + prior_batch, L, D)
     noising = backbone.noising
@@ -85,8 +85,8 @@ def hypernetwork_loss(
 ) -> LossAt:
     """The condition (paper A §3.2): the frozen concept model, steered by a driver, denoises the driver's own image.
 
-    ``mask_weight`` 1 is the paper's loss; more counts a latent pixel under the mask that many times, normalised so that the
-    scale of the loss stays. ``text_dropout``: share of prompts replaced by "", for guidance.
+    ``mask_weight`` 1 is the paper's loss; more counts a latent pixel under the mask that many times, normalised so that
+    the scale of the loss stays. ``text_dropout``: share of prompts replaced by "", for guidance.
     """
     known = {prompt: backbone.embed([prompt])[0] for prompt in {*examples.prompts, ""}}
     text = torch.stack([known[prompt] for prompt in examples.prompts])  # (n, L, D)

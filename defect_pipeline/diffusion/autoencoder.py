@@ -1,8 +1,8 @@
 """The embedded autoencoder: a linear patch transform, exact, tiny and closed-form.
 
-A briefly trained convolutional autoencoder loses the fine texture that makes metal look like metal. Principal components
-of 8x8 patches keep it: luma and chroma are projected apart, so a grey image has chroma latents of exactly zero, and the
-decoder predicts every patch from its 3x3 neighbourhood of latents by least squares, which hides the block grid.
+A briefly trained convolutional autoencoder loses the fine texture that makes metal look like metal. Principal
+components of 8x8 patches keep it: luma and chroma are projected apart, so a grey image has chroma latents of exactly
+zero, and the decoder predicts every patch from its 3x3 neighbourhood of latents by least squares, which hides the grid.
 """
 
 from collections.abc import Iterable
@@ -49,8 +49,8 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
     def fit(cls, batches: Iterable[Tensor], luma_channels: int = 32, chroma_channels: int = 4, patch: int = 8):
         """Fit both maps to images (B, 3, H, W) in [-1, 1]: PCA for the encoder, ridge regression for the decoder.
 
-        Component k is divided by std_k ** 0.6, which leaves coarse structure the louder part of a latent, and all of them
-        by one factor that makes the mean variance 1, as the noise schedule expects.
+        Component k is divided by std_k ** 0.6, which leaves coarse structure the louder part of a latent, and all of
+        them by one factor that makes the mean variance 1, as the noise schedule expects.
         """
         images = torch.cat(list(batches)).double()
         ycc = torch.einsum("ij,bjhw->bihw", RGB_TO_YCC.double(), images)

@@ -1,7 +1,8 @@
 """A backbone: text encoder, U-Net, autoencoder and scheduler from one local directory in diffusers layout.
 
 Stable Diffusion 1.5 and the embedded backbone take the same path. The embedded one brings an autoencoder and a U-Net
-class of its own, named in their ``config.json``, and a hypernetwork prior in ``controlnet/``; both are looked for, neither is assumed.
+class of its own, named in their ``config.json``, and a hypernetwork prior in ``controlnet/``; both are looked for,
+neither is assumed.
 """
 
 import hashlib
@@ -34,7 +35,7 @@ PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 
 @dataclass
 class Backbone:
-    """The parts of a latent diffusion model on one device, frozen and in evaluation mode until an adapter says otherwise."""
+    """A latent diffusion model's parts on one device, frozen and in evaluation mode until an adapter says otherwise."""
 
     directory: Path
     tokenizer: CLIPTokenizer
@@ -81,8 +82,8 @@ class Backbone:
     def new_hypernetwork(self, init: str) -> ControlNetModel:
         """A trainable copy of the U-Net's encoder behind zero convolutions (paper A §3.2), or the backbone's own prior.
 
-        ``init`` "zero": `ControlNetModel.from_unet`, a no-op until trained. "backbone": the directory's ``controlnet/``,
-        which already knows that painted regions mean defects.
+        ``init`` "zero": `ControlNetModel.from_unet`, a no-op until trained. "backbone": the directory's
+        ``controlnet/``, which already knows that painted regions mean defects.
         """
         if init == "zero":
             return ControlNetModel.from_unet(self.unet, conditioning_channels=3)
@@ -90,7 +91,7 @@ class Backbone:
 
 
 def load_backbone(directory: Path, device: str = "cpu", precision: str = "float32") -> Backbone:
-    """Load a backbone from a local directory: float32 master weights, arithmetic in ``precision`` (a name of a torch dtype).
+    """Load a backbone from a local directory: float32 master weights, arithmetic in the torch dtype ``precision``.
 
     Raises PipelineError naming the missing part. Only safetensors are read.
     """
@@ -126,7 +127,7 @@ def load_unet(directory: Path) -> UNet2DConditionModel:
 
 
 def load_pipeline(directory: Path) -> StableDiffusionPipeline:
-    """The directory as a plain diffusers pipeline in float32, autoencoder and U-Net passed as components; no safety checker."""
+    """The directory as a plain diffusers pipeline in float32, autoencoder and U-Net passed in; no safety checker."""
     return StableDiffusionPipeline.from_pretrained(
         directory, vae=load_autoencoder(directory / "vae"), unet=load_unet(directory / "unet"),
         torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,

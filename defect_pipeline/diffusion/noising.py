@@ -1,8 +1,8 @@
 """How a backbone noises its latents and what its U-Net predicts: read from its scheduler, so one loss serves all.
 
-The forward process is variance-preserving, z_t = a_t z_0 + b_t noise with a_t² + b_t² = 1 over 1000 steps. Stable Diffusion
-1.5 predicts the noise; the embedded backbone predicts the velocity a_t noise - b_t z_0, which asks a small network to copy
-neither the noise (where there is little else) nor the image (where there is little noise).
+The forward process is variance-preserving, z_t = a_t z_0 + b_t noise with a_t² + b_t² = 1 over 1000 steps. Stable
+Diffusion 1.5 predicts the noise; the embedded backbone predicts the velocity a_t noise - b_t z_0, which asks a small
+network to copy neither the noise (where there is little else) nor the image (where there is little noise).
 """
 
 from dataclasses import dataclass
@@ -23,7 +23,7 @@ class Noising:
 
     @classmethod
     def of(cls, scheduler: SchedulerMixin) -> "Noising":
-        """The forward process a diffusers scheduler was configured for. Raises ValueError for another prediction_type."""
+        """The forward process of a diffusers scheduler. Raises ValueError for another prediction_type."""
         prediction = scheduler.config.prediction_type
         if prediction not in PREDICTIONS:
             raise ValueError(f"the scheduler predicts {prediction!r}; only {' and '.join(PREDICTIONS)} are supported")

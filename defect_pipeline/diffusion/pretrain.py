@@ -1,9 +1,10 @@
 """The recipe of the embedded backbone: ``defect-pipeline backbone train``.
 
-On the procedural world of `world`: the linear autoencoder in closed form, then text encoder, U-Net and hypernetwork together,
-resumable. Every surface is seen twice in a batch, once from its caption alone and once with its driver. The second is the
-pipeline's own second step (paper A §3.2) taken once for all, so that a component's hypernetwork starts from "paint means
-defect"; and what a driver tells need not be guessed, so the U-Net learns from it sooner than from noise alone.
+On the procedural world of `world`: the linear autoencoder in closed form, then text encoder, U-Net and hypernetwork
+together, resumable. Every surface is seen twice in a batch, once from its caption alone and once with its driver. The
+second is the pipeline's own second step (paper A §3.2) taken once for all, so that a component's hypernetwork starts
+from "paint means defect"; and what a driver tells need not be guessed, so the U-Net learns from it sooner than from
+noise alone.
 """
 
 import json
@@ -127,9 +128,9 @@ def train_backbone(
 ) -> bool:
     """Train the backbone and write it to ``directory`` in diffusers layout; True when the recipe is complete.
 
-    A checkpoint goes to ``work`` every 200 steps, and the same call goes on where it ends. After ``minutes`` training stops
-    at a checkpoint and this returns False; what it then writes can be looked at, though its learning rate never fell.
-    ``report(step, steps, loss, images_per_second)`` is called every 20 steps.
+    A checkpoint goes to ``work`` every 200 steps, and the same call goes on where it ends. After ``minutes`` training
+    stops at a checkpoint and this returns False; what it then writes can be looked at, though its learning rate never
+    fell. ``report(step, steps, loss, images_per_second)`` is called every 20 steps.
     """
     keep_freed_memory()
     work.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ Residuals = Callable[[Tensor, Tensor, Tensor], dict]
 
 
 def control_residuals(hypernetwork: ControlNetModel | nn.Module, condition: Tensor, scale: float = 1.0) -> Residuals:
-    """Binds drivers (n, 3, H, W) in [0, 1], H and W multiples of 8, to a hypernetwork, for the loss and for the sampler."""
+    """Binds drivers (n, 3, H, W) in [0, 1], H and W multiples of 8, to a hypernetwork, for loss and sampler."""
     if condition.shape[1] != 3 or condition.shape[2] % 8 or condition.shape[3] % 8:
         raise ValueError(f"a driver is (n, 3, H, W) with sides that are multiples of 8, not {tuple(condition.shape)}")
 
@@ -47,10 +47,11 @@ def sample(
     """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
 
     ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
-    `denoising_loss`, for n images, or for 2n with guidance, the unconditional ones first. With ``source`` latents (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start
-    from the source noised to T' (paper B §3.3); s = 1 forgets the source, 0 returns it. With ``free`` (n, h, w) bool beside them
-    the steps span all of T, and until T' is reached everything outside ``free`` is held at the noised source: what is to be
-    new comes from pure noise, in surroundings that stay.
+    `denoising_loss`, for n images, or for 2n with guidance, the unconditional ones first. With ``source`` latents
+    (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start from the source noised to T'
+    (paper B §3.3); s = 1 forgets the source, 0 returns it. With ``free`` (n, h, w) bool beside them the steps span all
+    of T, and until T' is reached everything outside ``free`` is held at the noised source: what is to be new comes from
+    pure noise, in surroundings that stay.
     """
     if source is not None and strength <= 0 and free is None:
         return source
@@ -100,10 +101,10 @@ def sample_images(
 ) -> Tensor:
     """Latents (n, C, size/8, size/8) for n prompts and seeds, ``batch`` at a time.
 
-    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``guidance`` leads away from the empty prompt under the
-    same drivers, or from what ``without`` names: a prompt and drivers that lack what is to be painted. ``sources`` (latents)
-    go with ``strength`` and ``free``: see `sample`. ``on_batch(start, latents)`` is called after each batch, so that images
-    can be kept as they come.
+    ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``guidance`` leads away from the empty prompt
+    under the same drivers, or from what ``without`` names: a prompt and drivers that lack what is to be painted.
+    ``sources`` (latents) go with ``strength`` and ``free``: see `sample`. ``on_batch(start, latents)`` is called after
+    each batch, so that images can be kept as they come.
     """
     shape = (backbone.unet.config.in_channels, size // 8, size // 8)
     unconditional = backbone.embed([without[0] if without else ""])

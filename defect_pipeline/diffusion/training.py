@@ -1,7 +1,7 @@
 """One loss and one training loop for every adapter.
 
-DreamBooth, the hypernetwork, textual inversion and LoRA differ only in which parameters train and in what a batch holds.
-The loop is a generator: it yields its state after each step, and logging, checkpoints and previews stay outside.
+DreamBooth, the hypernetwork, textual inversion and LoRA differ only in which parameters train and in what a batch
+holds. The loop is a generator: it yields its state after each step, and logging, checkpoints and previews stay outside.
 """
 
 import time
@@ -28,9 +28,9 @@ def denoising_loss(
 ) -> Tensor:
     """Squared error of the U-Net's answer, per image and latent pixel (n, h, w), averaged over channels.
 
-    ``z0`` (n, C, h, w) clean latents, ``text`` (n, L, D) embeddings, ``t`` (n,), ``noise`` like ``z0``. ``residuals`` maps
-    (z_t, t, text) to the keyword arguments by which a hypernetwork steers the U-Net. Unreduced, because who calls weighs:
-    prior preservation by image (DreamBooth, paper A §3.1), defects by pixel.
+    ``z0`` (n, C, h, w) clean latents, ``text`` (n, L, D) embeddings, ``t`` (n,), ``noise`` like ``z0``. ``residuals``
+    maps (z_t, t, text) to the keyword arguments by which a hypernetwork steers the U-Net. Unreduced, because who calls
+    weighs: prior preservation by image (DreamBooth, paper A §3.1), defects by pixel.
     """
     zt = noising.noisy(z0, noise, t)
     extra = residuals(zt, t, text) if residuals else {}
@@ -69,8 +69,8 @@ def training_loop(
     """Train ``parameters`` with AdamW for ``steps`` steps and yield a `TrainingState` after each.
 
     ``loss_at(step, generator)`` gives a scalar loss and the number of images behind it. The rate warms up linearly over
-    ``warmup`` steps and falls linearly to zero over the last ``decay`` share. With ``ema`` > 0 an exponential moving average
-    is kept and left in the parameters when the loop ends. With a checkpoint, training starts where the file says.
+    ``warmup`` steps and falls linearly to zero over the last ``decay`` share. With ``ema`` > 0 an exponential moving
+    average is kept and left in the parameters at the end. With a checkpoint, training starts where the file says.
     """
     device = parameters[0].device
     # Short trainings: the large gradients of the first steps must be forgotten soon, and small ones count.

@@ -1,7 +1,7 @@
-"""The embedded U-Net: diffusers' own beside a linear denoiser in closed form, so that it learns only what is not linear.
+"""The embedded U-Net: diffusers' own beside a closed-form linear denoiser, so that it learns only what is not linear.
 
-A small U-Net spends thousands of steps on relearning that neighbouring patches are alike; for a Gaussian process of known
-covariance the best velocity estimate is a linear filter, known for every noise level at once.
+A small U-Net spends thousands of steps on relearning that neighbouring patches are alike; for a Gaussian process of
+known covariance the best velocity estimate is a linear filter, known for every noise level at once.
 """
 
 from functools import wraps
@@ -14,10 +14,10 @@ from torch.nn import functional as F
 
 
 class GaussianDenoiser(nn.Module):
-    """E[v | z_t on a 3x3 neighbourhood] for latents with the second moments of a 3x3 neighbourhood of the training latents.
+    """E[v | z_t on a 3x3 neighbourhood] for latents with the second moments of the training latents' neighbourhoods.
 
     With C = Q diag(λ) Qᵀ those moments, and I_c, C_c their rows that belong to the central cell, this is
-    a b (I_c - C_c) Q diag(1 / (a² λ + b²)) Qᵀ applied to the neighbourhood, where a, b are the noising's coefficients at t.
+    a b (I_c - C_c) Q diag(1 / (a² λ + b²)) Qᵀ applied to the neighbourhood, with the noising's coefficients a, b at t.
     """
 
     moments: Tensor
@@ -51,7 +51,7 @@ class GaussianDenoiser(nn.Module):
 
 
 class SkipUNet(UNet2DConditionModel):
-    """UNet2DConditionModel whose answer is added to a `GaussianDenoiser`'s; for v_prediction. Same configuration, same calls."""
+    """UNet2DConditionModel plus a `GaussianDenoiser`, for v_prediction. Same configuration, same calls."""
 
     # diffusers reads the configuration's names from the signature; mypy knows no wrapped constructor
     @wraps(UNet2DConditionModel.__init__)  # type: ignore[misc]

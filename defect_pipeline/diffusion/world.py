@@ -1,8 +1,9 @@
 """A procedural world of surfaces with marks on them: what the embedded backbone learns before it meets a component.
 
-Everything is drawn in batches of torch operations on one device. A surface is a material (spectral noise with a direction
-and a roughness of its own, lay lines, weave, corrosion), tinted, structured by seams, holes and edges, and lit unevenly. A
-mark is a mask (cracks, scratches, pits, stains, chips ...) and the way it changes the surface, said in the caption.
+Everything is drawn in batches of torch operations on one device. A surface is a material (spectral noise with a
+direction and a roughness of its own, lay lines, weave, corrosion), tinted, structured by seams, holes and edges, and
+lit unevenly. A mark is a mask (cracks, scratches, pits, stains, chips ...) and the way it changes the surface, said in
+the caption.
 """
 
 import math
@@ -22,7 +23,7 @@ NOUNS = ("surface", "component", "part", "plate")
 
 @dataclass(frozen=True)
 class Surfaces:
-    """images (n, 3, S, S) in [0, 1]; masks (n, S, S) bool, empty where unmarked; one caption and mark ("" = none) each."""
+    """images (n, 3, S, S) in [0, 1]; masks (n, S, S) bool, empty if unmarked; one caption and mark ("" = none) each."""
 
     images: Tensor
     masks: Tensor
@@ -56,8 +57,8 @@ class _Draw:
         return x * angle.cos() + y * angle.sin(), y * angle.cos() - x * angle.sin()
 
     def noise(self, roughness: Tensor, stretch: Tensor, angle: Tensor, low: Tensor | float = 0.0) -> Tensor:
-        """Gaussian fields (n, S, S) of unit variance with power falling as f ** -roughness, drawn out along ``angle`` by
-        ``stretch`` and without frequencies below ``low`` cycles per image."""
+        """Gaussian fields (n, S, S) of unit variance with power falling as f ** -roughness, drawn out along ``angle``
+        by ``stretch`` and without frequencies below ``low`` cycles per image."""
         fy = torch.fft.fftfreq(self.size, 1 / self.size, device=self.device)[:, None]
         fx = torch.fft.rfftfreq(self.size, 1 / self.size, device=self.device)[None]
         along, across = fx * angle.cos() + fy * angle.sin(), fy * angle.cos() - fx * angle.sin()

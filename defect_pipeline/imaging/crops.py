@@ -28,7 +28,7 @@ def defect_crops(
 ) -> Iterator[Crop]:
     """``per_image`` random crops around one instance of ``category`` each, closing in by 1 to ``zoom``, some flipped.
 
-    The first crop of an image is always its widest view. A crop without a visible instance of the category is not yielded.
+    The first crop of an image is always its widest view. A crop that shows no instance of the category is left out.
     """
     for image_id in image_ids:
         image, masks = dataset.image(image_id), dataset.masks(image_id)

@@ -65,7 +65,7 @@ class Dataset:
         return union
 
     def seed(self, image_id: int) -> int:
-        """A number below 2**48 that belongs to the image's file, so that its randomness stays when other images join."""
+        """A number below 2**48 that belongs to the image's file: its randomness stays when other images join."""
         return int(str(self.images.at[image_id, "sha256"])[:12], 16)
 
     def subset(self, split: str) -> list[int]:

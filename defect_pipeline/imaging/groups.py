@@ -101,7 +101,7 @@ def part_ids_of(paths: Iterable[str], part_regex: str) -> list[str | None]:
 
 
 def same_part(one: Description, other: Description, mirrored: bool) -> bool:
-    """Whether one image (after a flip, if `mirrored`) can be turned, scaled and shifted onto the other, down to the grain."""
+    """Whether one image (flipped first, if `mirrored`), turned, scaled and shifted, is the other, down to the grain."""
     if mirrored:
         right = np.array([one.detail.shape[1] - 1, 0], np.float32)
         one = Description(np.abs(right - one.points), _mirrored(one.descriptors), one.detail[:, ::-1])
