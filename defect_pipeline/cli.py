@@ -77,6 +77,7 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, default=Path("data/backbone"))
     train.add_argument("--work", type=Path, default=Path("data/store/backbone"), help="folder of checkpoints")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
+    train.add_argument("--steps", type=int, help="in place of the recipe's; more of them take a finished training further")
     train.add_argument("--minutes", type=float, help="stop at a checkpoint after so many minutes")
     return parser
 
@@ -170,8 +171,9 @@ def _train_backbone(options: argparse.Namespace) -> int:
     def report(step: int, steps: int, loss: float, rate: float) -> None:
         err.print(f"step {step}/{steps}  loss {loss:.4f}  {rate:.1f} images/s", highlight=False)
 
+    recipe = Recipe(steps=options.steps) if options.steps else Recipe()
     complete = train_backbone(
-        options.out, options.work, Recipe(), device=options.device, minutes=options.minutes, report=report
+        options.out, options.work, recipe, device=options.device, minutes=options.minutes, report=report
     )
     out.print(f"Complete: {options.out}" if complete else "Stopped at a checkpoint; the same command goes on.")
     return 0
