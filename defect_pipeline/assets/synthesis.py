@@ -3,6 +3,7 @@
 import hashlib
 import json
 import shutil
+from functools import partial
 
 import numpy as np
 import torch
@@ -19,6 +20,7 @@ from defect_pipeline.imaging.coco import coco_dict
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
+from defect_pipeline.store import atomic_write
 
 IMAGES = "images"
 
@@ -49,7 +51,7 @@ def sadf_images(build: Build) -> None:
     todo = [(k, name) for k, name in names if not (work / name).exists()]
     if todo:
         _paint(build, drivers, todo)
-    shutil.copytree(work, build.path / IMAGES)
+    shutil.copytree(work, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
 
     size = drivers.shape[1]
     records = [
@@ -73,7 +75,7 @@ def _paint(build: Build, drivers: np.ndarray, todo: list[tuple[int, str]]) -> No
 
     def keep(start: int, latents: torch.Tensor) -> None:
         for (_, name), image in zip(todo[start:], backbone.decode(latents).numpy(), strict=False):
-            save_png(work / name, image)
+            atomic_write(work / name, partial(save_png, image=image))  # half an image must not count as painted
         build.progress(start + len(latents), len(todo))
 
     sources = free = None

@@ -1,13 +1,12 @@
 """The Dagster instance beside a store: its history, pools and run monitoring."""
 
 import os
-import shutil
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.runs import SqliteRunStorage
 
-from defect_pipeline.store import has_ended
+from defect_pipeline.store import atomic_write, has_ended
 
 
 def instance_home(store_root: Path) -> Path:
@@ -15,7 +14,7 @@ def instance_home(store_root: Path) -> Path:
     home = store_root.resolve() / "dagster"
     home.mkdir(parents=True, exist_ok=True)
     if not (home / "dagster.yaml").exists():
-        shutil.copyfile(Path(__file__).with_name("dagster.yaml"), home / "dagster.yaml")
+        atomic_write(home / "dagster.yaml", Path(__file__).with_name("dagster.yaml").read_bytes())
     return home
 
 

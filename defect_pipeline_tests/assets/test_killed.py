@@ -1,0 +1,193 @@
+"""A run killed in the middle of any stage: nothing half-made is taken for whole, and the same command finishes the work.
+
+Each kill happens while a file is being written: half of it stays, as it would. The killed process is forked from a server
+that has imported everything and computed nothing, so no thread of torch or OpenCV is lost in the fork.
+"""
+
+import fnmatch
+import itertools
+import json
+import multiprocessing
+import os
+import pkgutil
+import shutil
+import signal
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from multiprocessing import forkserver
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from defect_pipeline import profiles
+from defect_pipeline.assets import concept, segmentation
+from defect_pipeline.cli import main
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.store import Artifact, Store
+from defect_pipeline_tests.assets.test_chain import SIZE, write_component
+
+server = multiprocessing.get_context("forkserver")
+OF_THIS_PROCESS = {"seconds", "images per second", "loss", "painted now"}  # metadata; so is the loss curve
+SEGMENTOR_CHECKPOINT = 2  # steps
+
+
+@dataclass(frozen=True)
+class Kill:
+    """Death while `writer` writes a file of this name for the n-th time; what is left for the next run to do."""
+
+    stage: str
+    writer: str
+    file: str
+    nth: int = 1
+    steps: tuple[int, ...] = ()  # of a training
+    images: int | None = None  # to be painted
+
+    @property
+    def partition(self) -> str | None:
+        return "alpha" if self.stage in ("mask_bank", "topological_drivers", "sadf_images", "fid_report") else None
+
+
+TEXT, BYTES = "pathlib.Path.write_text", "pathlib.Path.write_bytes"
+CHECKPOINT = ("defect_pipeline.diffusion.training.save_file", "checkpoint.partial", 2)  # the first was at step 10
+KILLS = [
+    Kill("inspection_images", TEXT, "annotations.json"),
+    Kill("defect_free_pool", BYTES, "0001_01.png"),
+    Kill("mask_bank", BYTES, "masks on the pool.png"),
+    Kill("topological_drivers", BYTES, "0001.driver.png", 2),  # the second is one for synthesis
+    Kill("concept_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
+    Kill("hypernetwork_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
+    Kill("sadf_images", BYTES, "*0002_00.png*", images=2),  # the first of the second batch, maybe under a passing name
+    Kill("sadf_coco", "shutil.copyfile", "1_0001_00.png"),
+    Kill("fid_report", TEXT, "report.json"),
+    Kill("segmentor", "torch.save", ".synthetic.0.pt.*", 2, steps=(3, 4, 1, 2, 1, 2)),  # synthetic, synthetic_then_real
+    Kill("segmentation_report", TEXT, "figures.json"),
+]
+
+
+@pytest.fixture(scope="module")
+def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
+    """Trainings of two checkpoints and a rest, three drivers a class, and as many threads here as in the killed process."""
+    made = replace(
+        profiles.EMBEDDED,
+        name="killed",
+        backbone=str(tiny_backbone),
+        pool=profiles.Pool(variants=3, images=3),
+        masks=profiles.Masks(per_class=3),
+        drivers=profiles.Drivers(size=SIZE, crops=2),
+        concept=profiles.Concept(steps=22, batch=2, prior_images=2),
+        hypernetwork=profiles.Hypernetwork(init="zero", steps=22, batch=2),
+        synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
+        segmentor=profiles.Segmentor(steps=4, batch=2),
+        thresholds=profiles.Thresholds(kid=1e9, fid=1e9),
+    )
+    threads = torch.get_num_threads()
+    _adopt(made)
+    yield made
+    torch.set_num_threads(threads)
+    del profiles.PROFILES["killed"]
+
+
+@pytest.fixture(scope="module")
+def whole(profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The store of a run that nobody interrupted. The server imports meanwhile."""
+    server.set_forkserver_preload([__name__, "defect_pipeline.definitions", "defect_pipeline.summary"])
+    forkserver.ensure_running()
+    base = tmp_path_factory.mktemp("whole")
+    write_component(base / "data")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(segmentation, "CHECKPOINT_STEPS", SEGMENTOR_CHECKPOINT)
+        command = ["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", profile.name]
+        assert main(command) == 0
+    return base / "store"
+
+
+@pytest.mark.parametrize("kill", KILLS, ids=lambda kill: kill.stage)
+def test_a_killed_run_is_finished_by_the_next_as_if_nothing_had_been(
+    kill: Kill, whole: Path, profile: profiles.Profile, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    expected = Store(root=str(whole)).current(kill.stage, kill.partition)
+    store = _copy_without(expected, whole, tmp_path / "store")
+
+    process = server.Process(target=_run_and_die, args=(store.root, profile, kill))
+    process.start()
+    process.join()
+    assert process.exitcode == -signal.SIGKILL
+    home = Path(store.root) / kill.stage / (kill.partition or "all")
+    assert [path.suffix for path in home.iterdir()] == [".tmp"]
+    assert store.find(kill.stage, expected.digest, kill.partition) is None
+    assert (kill.partition or "all") not in store.partitions(kill.stage)
+    with pytest.raises(PipelineError, match=f"no {kill.stage}"):
+        store.current(kill.stage, kill.partition)
+
+    steps = _watch_trainings(monkeypatch)
+    assert main(["run", "--store", store.root]) == 0
+    made = store.current(kill.stage, kill.partition)
+    assert _content(made) == _content(expected)
+    assert tuple(steps) == kill.steps
+    assert made.metadata.get("painted now") == kill.images
+    assert sorted(path.name for path in home.iterdir()) == sorted([expected.digest, "current.json"])
+    assert not list((Path(store.root) / "work" / kill.stage).glob(f"*/{expected.digest}"))
+
+
+def _run_and_die(store: str, profile: profiles.Profile, kill: Kill) -> None:
+    """In the forked process: the run, until the kill. Returns where the file in question is never written."""
+    _adopt(profile)
+    segmentation.CHECKPOINT_STEPS = SEGMENTOR_CHECKPOINT
+    place, _, name = kill.writer.rpartition(".")
+    owner = pkgutil.resolve_name(place)
+    write, count = getattr(owner, name), itertools.count(1)
+
+    def dying(*arguments: Any, **named: Any) -> Any:
+        done = write(*arguments, **named)
+        file = [argument for argument in arguments if isinstance(argument, Path)][-1]
+        if fnmatch.fnmatch(file.name, kill.file) and next(count) == kill.nth:
+            os.truncate(file, file.stat().st_size // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        return done
+
+    setattr(owner, name, dying)
+    main(["run", "--store", store])
+
+
+def _adopt(profile: profiles.Profile) -> None:
+    torch.set_num_threads(1)  # sums of other threads may differ in the last bit
+    profiles.PROFILES[profile.name] = profile
+
+
+def _copy_without(artifact: Artifact, source: Path, target: Path) -> Store:
+    """A store of all but this artifact. What Dagster writes in place is copied, all else linked."""
+    gone = artifact.path.parent
+
+    def ignored(folder: str, names: list[str]) -> list[str]:
+        return [name for name in names if Path(folder) / name in (gone, source / "dagster")]
+
+    shutil.copytree(source, target, copy_function=os.link, ignore=ignored)
+    shutil.copytree(source / "dagster", target / "dagster")
+    return Store(root=str(target))
+
+
+def _content(artifact: Artifact) -> dict[str, Any]:
+    """What an artifact holds whoever made it: hashes of its files, its parents, its figures."""
+    files = json.loads((artifact.path / "manifest.json").read_text())["files"]
+    figures = {name: value for name, value in artifact.metadata.items() if name not in OF_THIS_PROCESS}
+    hashes = {name: entry["sha256"] for name, entry in files.items() if name != "pictures/loss.png"}
+    return {"digest": artifact.digest, "parents": artifact.parents, "figures": figures, "files": hashes}
+
+
+def _watch_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The steps that any training makes from now on."""
+    steps: list[int] = []
+
+    def watched(loop):
+        def wrapped(*arguments: Any, **named: Any) -> Iterator[Any]:
+            for state in loop(*arguments, **named):
+                steps.append(state.step)
+                yield state
+
+        return wrapped
+
+    monkeypatch.setattr(concept, "training_loop", watched(concept.training_loop))
+    monkeypatch.setattr(segmentation, "train_segmentor", watched(segmentation.train_segmentor))
+    return steps
