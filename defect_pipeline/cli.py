@@ -5,6 +5,7 @@ import logging
 import os
 import sys
 import warnings
+from contextlib import contextmanager
 from pathlib import Path
 
 from rich.console import Console
@@ -14,7 +15,8 @@ from rich.table import Table
 
 from defect_pipeline.errors import PipelineError
 
-out, err = Console(), Console(stderr=True)
+out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a CI's log has no width of its own
+err = Console(stderr=True)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -28,11 +30,16 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         return options.command(options)
     except PipelineError as error:
-        err.print("[bold red]Error:[/]", escape(str(error)), highlight=False)
+        _say("Error", str(error))
         return 1
     except KeyboardInterrupt:
         err.print("Stopped. The same command goes on from the last checkpoint.")
         return 130
+
+
+def _say(what: str, sentence: str) -> None:
+    """On one line, so that a path can be copied from it."""
+    err.print(f"[bold red]{what}:[/]", escape(sentence), highlight=False, soft_wrap=True)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -77,7 +84,9 @@ def _parser() -> argparse.ArgumentParser:
     train.add_argument("--out", type=Path, default=Path("data/backbone"))
     train.add_argument("--work", type=Path, default=Path("data/store/backbone"), help="folder of checkpoints")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
-    train.add_argument("--steps", type=int, help="in place of the recipe's; more of them take a finished training further")
+    train.add_argument(
+        "--steps", type=int, help="in place of the recipe's; more of them take a finished training further"
+    )
     train.add_argument("--minutes", type=float, help="stop at a checkpoint after so many minutes")
     return parser
 
@@ -93,19 +102,30 @@ def _chosen(options: argparse.Namespace) -> dict[str, object]:
     return {name: getattr(options, name) for name in ("data", "profile", "seed", "part_regex", "drawn_masks")}
 
 
-def _run(options: argparse.Namespace) -> int:
+@contextmanager
+def _opened(options: argparse.Namespace):
+    """The workplace, made ready, its definitions and its Dagster instance. Raises PipelineError when the disk is full."""
+    from defect_pipeline.store import room
+
     place = _workplace(options, **_chosen(options))
-    place.open()
-    os.environ["DEFECT_PIPELINE_STORE"] = str(place.store_root)
-    from defect_pipeline.automation.instance import open_instance
+    with room(place.store_root):
+        place.open()
+        os.environ["DEFECT_PIPELINE_STORE"] = str(place.store_root)
+        from defect_pipeline.automation.instance import open_instance
+        from defect_pipeline.definitions import definitions_for
+
+        with open_instance(place.store_root) as instance:  # whose SQLite, too, may find the disk full
+            yield place, definitions_for(place), instance
+
+
+def _run(options: argparse.Namespace) -> int:
     from defect_pipeline.automation.jobs import run_everything
-    from defect_pipeline.definitions import definitions_for
     from defect_pipeline.summary import print_summary
 
-    with open_instance(place.store_root) as instance:
-        failures = run_everything(definitions_for(place), instance, place.store, place.pipeline)
+    with _opened(options) as (place, definitions, instance):
+        failures = run_everything(definitions, instance, place.store, place.pipeline)
     for failure in failures:
-        err.print("[bold red]Failed:[/]", escape(failure), highlight=False)
+        _say("Failed", failure)
     return 0 if print_summary(out, place.store, place.pipeline) and not failures else 1
 
 
@@ -126,16 +146,11 @@ def _check(options: argparse.Namespace) -> int:
 
 
 def _manifest(options: argparse.Namespace) -> int:
-    place = _workplace(options, **_chosen(options))
-    place.open()
-    os.environ["DEFECT_PIPELINE_STORE"] = str(place.store_root)
     from defect_pipeline.assets.stage import open_dataset
-    from defect_pipeline.automation.instance import open_instance
     from defect_pipeline.automation.jobs import run_stale
-    from defect_pipeline.definitions import definitions_for
 
-    with open_instance(place.store_root) as instance:
-        failures = run_stale(definitions_for(place), instance, place.store, place.pipeline, ("inspection_images",))
+    with _opened(options) as (place, definitions, instance):
+        failures = run_stale(definitions, instance, place.store, place.pipeline, ("inspection_images",))
     if failures:
         raise PipelineError(" ".join(failures))
     images = open_dataset(place.store.current("inspection_images")).images

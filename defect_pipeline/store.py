@@ -78,7 +78,7 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
     """
     partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
     try:
-        with _room(path.parent):
+        with room(path.parent):
             if callable(content):
                 content(partial)
             else:
@@ -156,7 +156,7 @@ class Store(dg.ConfigurableResource):
         """
         home = self._directory(asset, partition)
         desk = Path(home.path) if self._local else self._scratch / "drafts" / asset / home.name
-        with _temporary(desk, digest) as path, _room(desk):
+        with _temporary(desk, digest) as path, room(desk):
             draft = Draft(path)
             yield draft
             _seal(draft, parents or {})
@@ -170,14 +170,14 @@ class Store(dg.ConfigurableResource):
     def workdir(self, asset: str, digest: str, partition: str | None = None) -> Path:
         """A local directory for checkpoints, which outlives a kill and goes when the artifact is finished."""
         directory = self._work(asset, digest, partition)
-        with _room(directory):
+        with room(directory):
             directory.mkdir(parents=True, exist_ok=True)
         return directory
 
     def cache(self, asset: str) -> Path:
         """A local directory for what an asset can make again at some cost; unlike a `workdir`, it stays."""
         directory = self._scratch / "work" / asset / ".cache"  # no partition is called so, see `_safe`
-        with _room(directory):
+        with room(directory):
             directory.mkdir(parents=True, exist_ok=True)
         return directory
 
@@ -219,7 +219,7 @@ class Store(dg.ConfigurableResource):
         local = self._scratch / "cache" / digest_of(str(directory), manifest)
         if _manifest(UPath(local)) is not None:
             return local
-        with _temporary(local.parent, local.name) as path, _room(local.parent):
+        with _temporary(local.parent, local.name) as path, room(local.parent):
             for name, entry in manifest["files"].items():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 directory.fs.get_file((directory / name).path, str(path / name))
@@ -326,7 +326,7 @@ def _temporary(base: Path, digest: str) -> Iterator[Path]:
         if _abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
     path = base / f".{digest}.{_host()}.{os.getpid()}.{time.time_ns()}.tmp"
-    with _room(base):
+    with room(base):
         path.mkdir(parents=True)
     try:
         yield path
@@ -369,8 +369,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def _room(folder: Path) -> Iterator[None]:
-    """A full disk as a sentence."""
+def room(folder: Path) -> Iterator[None]:
+    """A full disk as a sentence: raises PipelineError in place of what it made the block raise."""
     try:
         yield
     except PipelineError:
@@ -387,6 +387,6 @@ def _room(folder: Path) -> Iterator[None]:
 
 
 def _is_full(error: Exception, free: int) -> bool:
-    """Python says so by number, safetensors in its message, torch and numpy in no way but that nothing is free."""
-    said = getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or os.strerror(errno.ENOSPC) in str(error)
-    return said or free < FULL
+    """Python says so by number, safetensors and SQLite in words, torch and numpy in no way but that nothing is free."""
+    said = any(phrase in str(error) for phrase in (os.strerror(errno.ENOSPC), "disk is full"))
+    return said or getattr(error, "errno", None) in (errno.ENOSPC, errno.EDQUOT) or free < FULL

@@ -98,12 +98,12 @@ def classes_of(store: Store) -> tuple[str, ...]:
 
 
 def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """The root cause of each failed step; a check that failed says so itself."""
+    """What each failed step raised, not what that came from; a check that failed says so itself."""
     if result.success:
         return
     for event in result.all_events:
         if event.is_step_failure:
             error = event.step_failure_data.error
-            while error is not None and error.cause is not None:
+            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
                 error = error.cause
             yield "unknown" if error is None else " ".join(error.message.split(": ", 1)[-1].split())

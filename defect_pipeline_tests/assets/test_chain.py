@@ -115,14 +115,3 @@ def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
     with open_instance(finished.store_root) as instance:
         last = instance.get_runs(limit=1)[0]
     assert last.job_name == "join" and last.status == dg.DagsterRunStatus.FAILURE
-
-
-def test_no_defect_free_images_is_a_sentence_with_a_remedy(
-    tiny_profile: profiles.Profile, tmp_path: Path, capfd: pytest.CaptureFixture[str]
-):
-    write_component(tmp_path / "data")
-    for file in (tmp_path / "data" / "clean").iterdir():
-        file.unlink()
-    (tmp_path / "data" / "clean").rmdir()
-    assert main(["run", "--data", str(tmp_path / "data"), "--store", str(tmp_path / "s"), "--profile", "tiny"]) == 1
-    assert "There are no defect-free images" in capfd.readouterr().err

@@ -46,7 +46,8 @@ def make_sample(directory: Path, seed: int = 0) -> None:
         for _ in range(views):
             picture, masks = photograph(part, rng)
             name = f"{'images' if category else 'defect_free'}/img_{next(numbers):04d}.png"
-            cv2.imwrite(str(directory / name), picture[..., ::-1], PNG)
+            encoded = cv2.imencode(".png", picture[..., ::-1], PNG)[1]
+            (directory / name).write_bytes(encoded.tobytes())  # cv2.imwrite says nothing when the disk is full
             image = {"file_name": name, "width": SIDE, "height": SIDE, "license": 1, "part": f"part_{order:02d}"}
             entries.append((image, masks))
     _write_coco(directory / "annotations.json", sorted(entries, key=lambda entry: entry[0]["file_name"][-8:]))
