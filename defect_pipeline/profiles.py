@@ -52,12 +52,12 @@ class Drivers:
 class Concept:
     """DreamBooth with prior preservation (paper A §3.1)."""
 
-    steps: int = 300
+    steps: int = 160
     batch: int = 8  # images of the component a step
-    prior_batch: int = 4  # images of its class, as the untouched model paints it
+    prior_batch: int = 2  # images of its class, as the untouched model paints it
     learning_rate: float = 4e-4
     prior_weight: float = 0.5
-    prior_images: int = 48
+    prior_images: int = 24
     token: str = "sks"
     class_noun: str = "component"
 
@@ -67,7 +67,7 @@ class Hypernetwork:
     """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
 
     init: str = "backbone"
-    steps: int = 300
+    steps: int = 220
     batch: int = 8
     learning_rate: float = 4e-4
     mask_weight: float = 4.0
@@ -77,7 +77,7 @@ class Hypernetwork:
 @dataclass(frozen=True)
 class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
-    steps: int = 16
+    steps: int = 12
     guidance: float = 1.0  # away from the empty prompt; 1 is none
     defect_guidance: float = 2.0  # away from the same driver without its defect; 1 is none
     strength: float = 0.3  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised

@@ -40,7 +40,7 @@ COLOURS = class_colours(MARKS)
 class Recipe:
     """A step is one batch of fresh surfaces, each seen with and without its driver."""
 
-    steps: int = 6000
+    steps: int = 5400
     surfaces: int = 6
     learning_rate: float = 8e-4
     mask_weight: float = 4.0  # how much more a pixel of a mark counts in the loss: marks are a small share of it
