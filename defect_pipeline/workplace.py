@@ -61,10 +61,15 @@ class Workplace:
     def open(self) -> None:
         """Make it ready for a run: draw the sample where no data is named, and write the note.
 
-        Raises PipelineError when the data folder or the profile does not exist.
+        Raises PipelineError when the data folder or the profile does not exist, or the store cannot be made.
         """
         load_profile(self.profile)
-        self.store_root.mkdir(parents=True, exist_ok=True)
+        try:
+            self.store_root.mkdir(parents=True, exist_ok=True)
+        except (FileExistsError, NotADirectoryError, FileNotFoundError, PermissionError) as error:
+            raise PipelineError(
+                f"{self.store_root} cannot be a store ({error.strerror}); name another folder with --store."
+            ) from error
         if not self.data and not (self.data_root / "annotations.json").exists():
             make_sample(self.data_root)
         if not self.data_root.is_dir():

@@ -65,6 +65,13 @@ def test_a_data_folder_that_does_not_exist(tmp_path: Path, told) -> None:
     assert told(folder) == f"Error: There is no folder {folder}; name the folder of your images with --data."
 
 
+def test_a_store_that_is_a_file(data: Path, tmp_path: Path, told) -> None:
+    (tmp_path / "store").touch()
+    assert told(data).endswith(
+        f"{tmp_path / 'store'} cannot be a store (File exists); name another folder with --store."
+    )
+
+
 def test_an_empty_data_folder(tmp_path: Path, told) -> None:
     (tmp_path / "data").mkdir()
     line = told(tmp_path / "data")
