@@ -3,6 +3,7 @@
 A stage's digest is made from its part of the profile, so changing one number remakes what depends on it, nothing else.
 """
 
+import math
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
@@ -115,9 +116,14 @@ class Segmentor:
 
     backbone: Literal["efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0"
     weights: str = ""  # directory of COCO weights for "resnet50-coco"
-    steps: int = 120
+    steps: int = 120  # at least
+    passes: int = 12  # over the real images, at least
     batch: int = 8
     learning_rate: float = 1e-3
+
+    def steps_for(self, real_images: int) -> int:
+        """Optimizer steps of every regime."""
+        return max(self.steps, math.ceil(self.passes * real_images / self.batch))
 
 
 @dataclass(frozen=True)

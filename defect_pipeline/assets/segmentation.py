@@ -44,22 +44,25 @@ def segmentor(build: Build) -> None:
         "real": (defects[0] + negatives[0], defects[1] + negatives[1]),
         "synthetic": _joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
     }
+    steps = settings.steps_for(len(data["real"][0]))
     curves = {}
     for regime in REGIMES:
         model = _new_segmentor(build)
-        curves[regime] = _train_regime(build, model, regime, data)
+        curves[regime] = _train_regime(build, model, regime, data, steps)
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / f"{regime}.safetensors")
     build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
-    build.metadata |= {"steps in each regime": settings.steps, "of these without a defect": len(negatives[0])}
+    build.metadata |= {"steps in each regime": steps, "of these without a defect": len(negatives[0])}
     if all(curves.values()):
         build.picture("loss", curve(curves, "segmentor", "step", "loss"))
 
 
-def _train_regime(build: Build, model: MaskRCNN, regime: str, data: dict[str, Annotated]) -> list[tuple[float, float]]:
+def _train_regime(
+    build: Build, model: MaskRCNN, regime: str, data: dict[str, Annotated], all_steps: int
+) -> list[tuple[float, float]]:
     """Train through the regime's stages with checkpoints; the loss curve since this process began."""
     settings, done = build.settings.segmentor, 0
     losses: list[tuple[float, float]] = []
-    for number, (source, steps) in enumerate(regime_stages(regime, settings.steps)):
+    for number, (source, steps) in enumerate(regime_stages(regime, all_steps)):
         file = build.workdir / f"{regime}.{number}.pt"
         resume = torch.load(file, weights_only=True) if file.exists() else None
         loop = train_segmentor(
@@ -69,7 +72,7 @@ def _train_regime(build: Build, model: MaskRCNN, regime: str, data: dict[str, An
         for state in loop:
             if state.step % 10 == 0 or state.step == steps:
                 losses.append((done + state.step, state.loss.item()))
-                build.progress(done + state.step, settings.steps, loss=losses[-1][1])
+                build.progress(done + state.step, all_steps, loss=losses[-1][1])
             if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
                 atomic_write(file, partial(torch.save, state.state_dict()))
         done += steps

@@ -10,6 +10,7 @@ from torch import nn
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.segmentation import segmentation_figures
 from defect_pipeline.recognition import segmentor
+from defect_pipeline.profiles import Segmentor
 from defect_pipeline.recognition.segmentor import (
     batch_indices,
     build_segmentor,
@@ -200,3 +201,8 @@ def test_coco_weights_are_read_from_a_local_file(tmp_path, monkeypatch):
     assert model.roi_heads.box_predictor.cls_score.out_features == 4
     assert not [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(predict(model, [np.zeros((64, 64, 3), np.uint8)])) == 1
+
+
+def test_steps_grow_with_the_real_images_and_have_a_floor():
+    settings = Segmentor(steps=120, passes=12, batch=8)
+    assert [settings.steps_for(n) for n in (10, 80, 81, 800)] == [120, 120, 122, 1200]
