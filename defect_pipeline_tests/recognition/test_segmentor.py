@@ -9,8 +9,8 @@ from torch import nn
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.segmentation import segmentation_figures
-from defect_pipeline.recognition import segmentor
 from defect_pipeline.profiles import Segmentor
+from defect_pipeline.recognition import segmentor
 from defect_pipeline.recognition.segmentor import (
     batch_indices,
     build_segmentor,
