@@ -33,22 +33,26 @@ def write_component(folder: Path) -> None:
             cv2.imwrite(str(folder / name / f"{i:02d}.png"), drawn.masks[i].numpy().astype(np.uint8) * 255)
 
 
-@pytest.fixture(scope="module")
-def tiny_profile(tiny_backbone: Path):
-    profile = replace(
+def tiny(name: str, backbone: Path, *, steps: int = 2, segmentor_steps: int = 2) -> profiles.Profile:
+    """The embedded profile with a backbone, trainings and sets as small as they can be, and an open gate."""
+    return replace(
         profiles.EMBEDDED,
-        name="tiny",
-        backbone=str(tiny_backbone),
+        name=name,
+        backbone=str(backbone),
         pool=profiles.Pool(variants=3, images=3),
         masks=profiles.Masks(per_class=3),
         drivers=profiles.Drivers(size=SIZE, crops=2),
-        concept=profiles.Concept(steps=2, batch=2, prior_images=2),
-        hypernetwork=profiles.Hypernetwork(init="zero", steps=2, batch=2),
+        concept=profiles.Concept(steps=steps, batch=2, prior_images=2),
+        hypernetwork=profiles.Hypernetwork(init="zero", steps=steps, batch=2),
         synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
-        segmentor=profiles.Segmentor(steps=2, passes=0, batch=2),
+        segmentor=profiles.Segmentor(steps=segmentor_steps, passes=0, batch=2),
         thresholds=profiles.Thresholds(kid=1e9, fid=1e9),
     )
-    profiles.PROFILES["tiny"] = profile
+
+
+@pytest.fixture(scope="module")
+def tiny_profile(tiny_backbone: Path):
+    profile = profiles.PROFILES["tiny"] = tiny("tiny", tiny_backbone)
     yield profile
     del profiles.PROFILES["tiny"]
 

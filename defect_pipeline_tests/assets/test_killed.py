@@ -13,7 +13,7 @@ import pkgutil
 import shutil
 import signal
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -26,7 +26,7 @@ from defect_pipeline.assets import concept, segmentation
 from defect_pipeline.cli import main
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Artifact, Store
-from defect_pipeline_tests.assets.test_chain import SIZE, write_component
+from defect_pipeline_tests.assets.test_chain import tiny, write_component
 
 server = multiprocessing.get_context("forkserver")
 OF_THIS_PROCESS = {"seconds", "images per second", "loss", "painted now"}  # metadata; so is the loss curve
@@ -69,19 +69,7 @@ KILLS = [
 @pytest.fixture(scope="module")
 def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
     """Trainings of two checkpoints and a rest, three drivers a class, and as many threads here as in the killed process."""
-    made = replace(
-        profiles.EMBEDDED,
-        name="killed",
-        backbone=str(tiny_backbone),
-        pool=profiles.Pool(variants=3, images=3),
-        masks=profiles.Masks(per_class=3),
-        drivers=profiles.Drivers(size=SIZE, crops=2),
-        concept=profiles.Concept(steps=22, batch=2, prior_images=2),
-        hypernetwork=profiles.Hypernetwork(init="zero", steps=22, batch=2),
-        synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
-        segmentor=profiles.Segmentor(steps=4, passes=0, batch=2),
-        thresholds=profiles.Thresholds(kid=1e9, fid=1e9),
-    )
+    made = tiny("killed", tiny_backbone, steps=22, segmentor_steps=4)
     threads = torch.get_num_threads()
     _adopt(made)
     yield made
