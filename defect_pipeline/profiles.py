@@ -53,12 +53,13 @@ class Drivers:
 class Concept:
     """DreamBooth with prior preservation (paper A §3.1)."""
 
-    steps: int = 160
+    steps: int = 110
     batch: int = 8  # images of the component a step
     prior_batch: int = 2  # images of its class, as the untouched model paints it
     learning_rate: float = 4e-4
     prior_weight: float = 0.5
     prior_images: int = 24
+    window: int = 64  # px; most steps see as many pixels in windows around defects; 0: whole crops only, as the paper
     token: str = "sks"
     class_noun: str = "component"
 
@@ -68,9 +69,10 @@ class Hypernetwork:
     """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
 
     init: str = "backbone"
-    steps: int = 220
+    steps: int = 170
     batch: int = 8
     learning_rate: float = 4e-4
+    window: int = 64  # as the concept's
     mask_weight: float = 4.0
     text_dropout: float = 0.1
 
@@ -78,10 +80,11 @@ class Hypernetwork:
 @dataclass(frozen=True)
 class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
-    steps: int = 12
+    steps: int = 10
     guidance: float = 1.0  # away from the empty prompt; 1 is none
-    defect_guidance: float = 2.0  # away from the same driver without its defect; 1 is none
-    strength: float = 0.3  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
+    defect_guidance: float = 1.5  # away from the same driver without its defect; 1 is none
+    strength: float = 0.2  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
+    fade: float = 10.0  # px around the masks over which the strength falls from 1
     batch: int = 20
 
     def __post_init__(self) -> None:
@@ -163,8 +166,12 @@ SD15 = Profile(
     thresholds=Thresholds(kid=0.15, fid=200.0),
     masks=Masks(per_class=200),
     drivers=Drivers(size=512, downscale=8, crops=10),
-    concept=Concept(steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200),
-    hypernetwork=Hypernetwork(init="zero", steps=7000, batch=4, learning_rate=1e-5, mask_weight=1.0, text_dropout=0.5),
+    concept=Concept(
+        steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200, window=0
+    ),
+    hypernetwork=Hypernetwork(
+        init="zero", steps=7000, batch=4, learning_rate=1e-5, window=0, mask_weight=1.0, text_dropout=0.5
+    ),
     synthesis=Synthesis(images_per_driver=15, strength=1.0, steps=20, guidance=7.5, defect_guidance=1.0, batch=8),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
 )

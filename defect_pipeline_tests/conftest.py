@@ -19,7 +19,7 @@ def tiny_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("embedded")
     torch.manual_seed(0)
     images = torch.rand(8, 3, 64, 64) * 2 - 1
-    vae = LinearPatchAutoencoder.fit([images], luma_channels=4, chroma_channels=4)
+    vae = LinearPatchAutoencoder.fit([images], luma_channels=4, chroma_channels=4, patch=8)
     vae.save_pretrained(directory / "vae")
     DPMSolverMultistepScheduler(
         prediction_type="v_prediction", beta_schedule="squaredcos_cap_v2", lambda_min_clipped=-5.1

@@ -1,5 +1,6 @@
 """The component's look: DreamBooth with class-prior preservation on the annotated images (paper A §3.1)."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,7 @@ from safetensors.torch import load_file, save_file
 
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.stage import Build, Pipeline, stage
-from defect_pipeline.diffusion.adapters import Examples, concept_loss
+from defect_pipeline.diffusion.adapters import Examples, LossAt, concept_loss
 from defect_pipeline.diffusion.backbone import Backbone, directory_digest, load_backbone
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.diffusion.training import Checkpoint, training_loop
@@ -40,50 +41,86 @@ def backbone_of(pipeline: Pipeline) -> str:
 def concept_weights(build: Build) -> None:
     """A U-Net that has learned the component: "an image of a [V]", without forgetting what its class looks like."""
     settings, size = build.settings.concept, build.settings.drivers.size
-    backbone = load_backbone(Path(build.settings.backbone), build.settings.device, build.settings.precision)
+    backbone = load_untouched(build)
     crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
-    instance, prior_prompt = concept_prompt(build), f"an image of a {settings.class_noun}"
+    instance = concept_prompt(build)
     examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, [instance] * len(crops.classes))
-    prior = _prior_latents(build, backbone, prior_prompt, size)
+    prior = prior_latents(build, backbone)
     before = preview(backbone, [instance] * 12, build, size)
 
-    if isinstance(backbone.unet, SkipUNet):  # what is linear about the component needs no training
-        backbone.unet.linear.fit(examples.latents, backbone.noising.alphas_cumprod)
-    parameters = list(backbone.unet.requires_grad_(True).train().parameters())
-    loss_at = concept_loss(
-        backbone, examples, prior, instance, prior_prompt,
-        prior_weight=settings.prior_weight, batch=settings.batch, prior_batch=settings.prior_batch,
-    )  # fmt: skip
-    train(build, parameters, loss_at, settings.steps, settings.learning_rate)
-    backbone.unet.requires_grad_(False).eval()
+    describe_training(build, learn_concept(build, backbone, examples, prior), settings.steps)
     after = preview(backbone, [instance] * 12, build, size)
     backbone.unet.half().save_pretrained(build.path / "unet")
     build.metadata |= {"training crops": len(crops.classes), "prior images": len(prior), "prompt": instance}
     build.picture("concept", contact_sheet([*before, *after], ["before"] * 12 + ["after"] * 12, columns=6))
 
 
+def learn_concept(
+    build: Build,
+    backbone: Backbone,
+    examples: Examples,
+    prior: torch.Tensor,
+    *,
+    name: str = "checkpoint",
+    seed: int | None = None,
+) -> list[tuple[float, float]]:
+    """Train the backbone's U-Net in place on examples and prior latents; (step, loss) as `train` returns it."""
+    settings = build.settings.concept
+    if isinstance(backbone.unet, SkipUNet):  # what is linear about the component needs no training
+        backbone.unet.linear.fit(examples.latents, backbone.noising.alphas_cumprod)
+    parameters = list(backbone.unet.requires_grad_(True).train().parameters())
+    loss_at = concept_loss(
+        backbone, examples, prior, concept_prompt(build), prior_prompt(build), prior_weight=settings.prior_weight,
+        batch=settings.batch, prior_batch=settings.prior_batch, window=settings.window,
+    )  # fmt: skip
+    losses = train(build, parameters, loss_at, settings.steps, settings.learning_rate, name=name, seed=seed)
+    backbone.unet.requires_grad_(False).eval()
+    return losses
+
+
 def concept_prompt(build: Build) -> str:
     return f"an image of a {build.settings.concept.token}"
 
 
+def prior_prompt(build: Build) -> str:
+    return f"an image of a {build.settings.concept.class_noun}"
+
+
+def load_untouched(build: Build) -> Backbone:
+    """The profile's backbone as it is."""
+    return load_backbone(Path(build.settings.backbone), build.settings.device, build.settings.precision)
+
+
 def load_concept(build: Build) -> Backbone:
     """The profile's backbone with the concept's U-Net in place of its own."""
-    backbone = load_backbone(Path(build.settings.backbone), build.settings.device, build.settings.precision)
+    backbone = load_untouched(build)
     path = build.parent("concept_weights").path / "unet"
     weights = load_file(path / "diffusion_pytorch_model.safetensors")
     backbone.unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
     return backbone
 
 
-def train(build: Build, parameters: list, loss_at, steps: int, learning_rate: float, watch=lambda step: None) -> None:
-    """Run the training loop with checkpoints in the work directory, progress in the log, a loss curve in the artifact.
+def train(
+    build: Build,
+    parameters: list,
+    loss_at: LossAt,
+    steps: int,
+    learning_rate: float,
+    *,
+    name: str = "checkpoint",
+    seed: int | None = None,
+    watch: Callable[[int], None] = lambda step: None,
+) -> list[tuple[float, float]]:
+    """Run the training loop with checkpoints in the work directory and progress in the log; (step, loss) of each step.
 
-    ``watch(step)`` is called after every step, for previews.
+    ``name`` tells one training of a build from another; ``seed`` is the pipeline's unless given. ``watch(step)`` is
+    called after every step, for previews.
     """
-    checkpoint = Checkpoint(build.workdir / "checkpoint.safetensors", every=max(10, steps // 20))
+    checkpoint = Checkpoint(build.workdir / f"{name}.safetensors", every=max(10, steps // 20))
     losses: list[tuple[int, torch.Tensor]] = []
     loop = training_loop(
-        parameters, loss_at, steps=steps, learning_rate=learning_rate, seed=build.pipeline.seed,
+        parameters, loss_at, steps=steps, learning_rate=learning_rate,
+        seed=build.pipeline.seed if seed is None else seed,
         warmup=max(1, steps // 20), decay=0.3, ema=0.98, checkpoint=checkpoint,
     )  # fmt: skip
     for state in loop:
@@ -92,14 +129,15 @@ def train(build: Build, parameters: list, loss_at, steps: int, learning_rate: fl
         if state.step % 10 == 0 or state.step == steps:  # the only sync point of the loop
             recent = torch.stack([loss for _, loss in losses[-10:]]).mean().item()
             build.progress(state.step, steps, loss=recent, images_per_second=state.images / state.seconds)
+    return [(step, loss.item()) for step, loss in losses]
+
+
+def describe_training(build: Build, losses: list[tuple[float, float]], steps: int) -> None:
+    """The loss and its curve, of the steps since this process began."""
+    build.metadata["steps"] = steps
     if losses:
-        build.metadata |= {
-            "loss": torch.stack([loss for _, loss in losses[-20:]]).mean().item(),
-            "steps": steps,
-            "images per second": round(state.images / state.seconds, 2),
-        }
-        points = [(step, loss.item()) for step, loss in losses]
-        build.picture("loss", curve({"loss": points}, build.stage.name, "step", "loss"))
+        build.metadata["loss"] = float(np.mean([loss for _, loss in losses[-20:]]))
+        build.picture("loss", curve({"loss": losses}, build.stage.name, "step", "loss"))
 
 
 def preview(backbone: Backbone, prompts: list[str], build: Build, size: int, **steering) -> list[np.ndarray]:
@@ -112,16 +150,13 @@ def preview(backbone: Backbone, prompts: list[str], build: Build, size: int, **s
     return list(backbone.decode(latents).numpy())
 
 
-def _prior_latents(build: Build, backbone: Backbone, prompt: str, size: int) -> torch.Tensor:
+def prior_latents(build: Build, backbone: Backbone) -> torch.Tensor:
     """Latents that the untouched model samples for the class; kept in the work directory over a kill."""
-    file, n, synthesis = (
-        build.workdir / "prior.safetensors",
-        build.settings.concept.prior_images,
-        build.settings.synthesis,
-    )
+    file, n = build.workdir / "prior.safetensors", build.settings.concept.prior_images
+    synthesis, size = build.settings.synthesis, build.settings.drivers.size
     if not file.exists():
         latents = sample_images(
-            backbone, [prompt] * n, range(PRIOR_SEED, PRIOR_SEED + n), size,
+            backbone, [prior_prompt(build)] * n, range(PRIOR_SEED, PRIOR_SEED + n), size,
             steps=synthesis.steps, guidance=synthesis.guidance, batch=synthesis.batch,
             on_batch=lambda start, z: build.progress(start + len(z), n),
         )  # fmt: skip

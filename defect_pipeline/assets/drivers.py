@@ -1,5 +1,6 @@
 """Pool × masks and annotated images → topological drivers (paper A §3.3)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -9,7 +10,7 @@ from torch import Tensor, from_numpy
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.crops import Crop, defect_crops
 from defect_pipeline.imaging.drivers import class_colours, driver
 from defect_pipeline.imaging.io import read_image, read_mask
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
@@ -26,22 +27,9 @@ TRAINING, SYNTHESIS = "training", "synthesis"
 )
 def topological_drivers(build: Build) -> None:
     """What the generator is told: structure in dark grey, defects in class colour. For training and for synthesis."""
-    settings, dataset = build.settings.drivers, build.dataset()
-    colours = class_colours(dataset.categories)
-
-    def make(image: np.ndarray, masks: list[tuple[str, np.ndarray]]) -> np.ndarray:
-        return driver(
-            image, masks, settings.size, colours,
-            downscale=settings.downscale, block=settings.block, offset=settings.offset,
-        )  # fmt: skip
-
+    dataset = build.dataset()
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    crops = list(
-        defect_crops(
-            dataset, train, build.defect_class, settings.size,
-            per_image=settings.crops, zoom=settings.zoom, seed=build.pipeline.seed,
-        )
-    )  # fmt: skip
+    crops = training_crops(build, train, build.defect_class)
     if not crops:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; "
@@ -51,15 +39,34 @@ def topological_drivers(build: Build) -> None:
     (build.path / SYNTHESIS).mkdir()
     for k, crop in enumerate(crops):
         save_png(build.path / TRAINING / f"{k:04d}.image.png", crop.image)
-        save_png(build.path / TRAINING / f"{k:04d}.driver.png", make(crop.image, crop.masks))
+        save_png(build.path / TRAINING / f"{k:04d}.driver.png", make_driver(build, crop.image, crop.masks))
         save_png(build.path / TRAINING / f"{k:04d}.mask.png", crop.mask().astype(np.uint8) * 255)
     bank, pool = read_bank(build.parent("mask_bank").path), build.parent("defect_free_pool").path
     for k, entry in enumerate(bank):
         background = read_image(pool / entry.background)
-        save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make(background, entry.masks))
+        save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make_driver(build, background, entry.masks))
         build.progress(k + 1, len(bank))
     build.metadata |= {"training drivers": len(crops), "train images": len(train), "synthesis drivers": len(bank)}
     build.picture("drivers", _sheet(build.path))
+
+
+def training_crops(build: Build, image_ids: Sequence[int], defect_class: str) -> list[Crop]:
+    """What the generator trains on: crops of these images around their defects of a class."""
+    settings = build.settings.drivers
+    crops = defect_crops(
+        build.dataset(), image_ids, defect_class, settings.size,
+        per_image=settings.crops, zoom=settings.zoom, seed=build.pipeline.seed,
+    )  # fmt: skip
+    return list(crops)
+
+
+def make_driver(build: Build, image: np.ndarray, masks: list[tuple[str, np.ndarray]]) -> np.ndarray:
+    """The driver of a square image, by the profile's settings and the component's class colours."""
+    settings = build.settings.drivers
+    return driver(
+        image, masks, settings.size, class_colours(build.classes()),
+        downscale=settings.downscale, block=settings.block, offset=settings.offset,
+    )  # fmt: skip
 
 
 @dataclass(frozen=True)

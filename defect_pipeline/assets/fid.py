@@ -9,11 +9,12 @@ import numpy as np
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.distances import Comparison, compare
-from defect_pipeline.evaluation.features import load_extractor
+from defect_pipeline.evaluation.features import Extractor, load_extractor
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.io import read_image
 
 CROPS_PER_IMAGE = 3
+HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
@@ -45,27 +46,19 @@ class Report:
 )  # fmt: skip
 def fid_report(build: Build) -> None:
     """KID with its confidence interval and FID to held-out and to train images, beside the real-vs-real floor."""
-    settings, dataset = build.settings, build.dataset()
-    weights = Path(settings.extractor_weights) if settings.extractor_weights else None
-    extractor = load_extractor(settings.extractor, weights, device=settings.device)
+    extractor = extractor_of(build)
     synthetic = [read_image(path) for path in sorted((build.parent("sadf_images").path / "images").glob("*.png"))]
     features = extractor.features(np.stack(synthetic))
 
     def to(splits: tuple[str, ...]) -> Comparison:
-        ids = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] in splits]
-        crops = defect_crops(
-            dataset, ids, build.defect_class, settings.drivers.size,
-            per_image=CROPS_PER_IMAGE, zoom=settings.drivers.zoom, seed=build.pipeline.seed,
-        )  # fmt: skip
-        real = [crop.image for crop in crops]
-        if len(real) < 4:
-            raise PipelineError(
-                f"Class {build.defect_class!r} has {len(ids)} images in {' and '.join(splits)} of {dataset.root}, too few to "
-                "compare with: add images of other parts, or take the class out."
-            )
-        return compare(extractor.features(np.stack(real)), features, extractor=extractor.name, seed=build.pipeline.seed)
+        return compare(
+            real_features(build, extractor, build.defect_class, splits),
+            features,
+            extractor=extractor.name,
+            seed=build.pipeline.seed,
+        )
 
-    report = Report(held_out=to(("val", "test")), train=to(("train",)))
+    report = Report(held_out=to(HELD_OUT), train=to(("train",)))
     (build.path / "report.json").write_text(
         json.dumps({"held_out": asdict(report.held_out), "train": asdict(report.train)})
     )
@@ -73,6 +66,30 @@ def fid_report(build: Build) -> None:
         "KID": report.held_out.kid, "FID": report.held_out.fid, "KID floor": report.held_out.floor_kid,
         "report": [{"reference": name, **asdict(part)} for name, part in (("held-out", report.held_out), ("train", report.train))],
     }  # fmt: skip
+
+
+def extractor_of(build: Build) -> Extractor:
+    """The profile's feature extractor, on its device."""
+    settings = build.settings
+    weights = Path(settings.extractor_weights) if settings.extractor_weights else None
+    return load_extractor(settings.extractor, weights, device=settings.device)
+
+
+def real_features(build: Build, extractor: Extractor, defect_class: str, splits: tuple[str, ...]) -> np.ndarray:
+    """Features (n, D) of real crops of a class. Raises PipelineError where there are too few to compare with."""
+    dataset, drivers = build.dataset(), build.settings.drivers
+    ids = [i for i in dataset.of_class(defect_class) if dataset.images.at[i, "split"] in splits]
+    crops = defect_crops(
+        dataset, ids, defect_class, drivers.size,
+        per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=build.pipeline.seed,
+    )  # fmt: skip
+    real = [crop.image for crop in crops]
+    if len(real) < 4:
+        raise PipelineError(
+            f"Class {defect_class!r} has {len(ids)} images in {' and '.join(splits)} of {dataset.root}, too few to "
+            "compare with: add images of other parts, or take the class out."
+        )
+    return extractor.features(np.stack(real))
 
 
 def gate_problems(report: Report, kid: float, fid: float) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from diffusers import ControlNetModel
 from torch import Tensor
 
-from defect_pipeline.assets.concept import concept_prompt, load_concept, preview, sampler, train
+from defect_pipeline.assets.concept import concept_prompt, describe_training, load_concept, preview, sampler, train
 from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.adapters import Examples, hypernetwork_loss
@@ -30,15 +30,10 @@ def hypernetwork_weights(build: Build) -> None:
     crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
     prompts = [condition_prompt(build, k) for k in crops.classes]
     examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, prompts)
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(build.pipeline.seed)
-        hypernetwork = backbone.new_hypernetwork(settings.init).requires_grad_(True).train()
-    loss_at = hypernetwork_loss(
-        backbone, hypernetwork, examples,
-        batch=settings.batch, mask_weight=settings.mask_weight, text_dropout=settings.text_dropout,
-    )  # fmt: skip
+    hypernetwork = new_hypernetwork(build, backbone, build.pipeline.seed)
     watched = _Watched(build, backbone, hypernetwork)
-    train(build, list(hypernetwork.parameters()), loss_at, settings.steps, settings.learning_rate, watched)
+    losses = learn_condition(build, backbone, hypernetwork, examples, settings.steps, watch=watched)
+    describe_training(build, losses, settings.steps)
     watched.show("final")
     hypernetwork.half().save_pretrained(build.path / "controlnet")
     build.metadata |= {"training crops": len(crops.classes), "init": settings.init}
@@ -47,16 +42,39 @@ def hypernetwork_weights(build: Build) -> None:
     )
 
 
+def new_hypernetwork(build: Build, backbone: Backbone, seed: int) -> ControlNetModel:
+    """Untrained, its weights drawn from the seed where they are drawn at all."""
+    with torch.random.fork_rng(devices=[]):
+        torch.default_generator.manual_seed(seed)
+        return backbone.new_hypernetwork(build.settings.hypernetwork.init)
+
+
+def learn_condition(
+    build: Build, backbone: Backbone, hypernetwork: ControlNetModel, examples: Examples, steps: int, **training: Any
+) -> list[tuple[float, float]]:
+    """Train the hypernetwork in place under the frozen backbone; ``training`` and what is returned as in `train`."""
+    settings = build.settings.hypernetwork
+    hypernetwork.requires_grad_(True).train()
+    loss_at = hypernetwork_loss(
+        backbone, hypernetwork, examples, batch=settings.batch, mask_weight=settings.mask_weight,
+        text_dropout=settings.text_dropout, window=settings.window,
+    )  # fmt: skip
+    losses = train(build, list(hypernetwork.parameters()), loss_at, steps, settings.learning_rate, **training)
+    hypernetwork.requires_grad_(False).eval()
+    return losses
+
+
 def condition_prompt(build: Build, defect_class: str) -> str:
     """The paper's "an image of a [V] with a [class] crack"; "defect" stands for what not every component cracks."""
     return f"an image of a {build.settings.concept.token} with a {defect_class} defect"
 
 
-def steering(build: Build, hypernetwork: ControlNetModel, drivers: np.ndarray) -> dict[str, Any]:
-    """How drivers (n, S, S, 3) uint8 steer `sample_images`: by themselves, and away from the defect-free component."""
+def steering(build: Build, hypernetwork: ControlNetModel, drivers: np.ndarray, guided: bool = True) -> dict[str, Any]:
+    """How drivers (n, S, S, 3) uint8 steer `sample_images`: by themselves and, ``guided``, away from the defect-free
+    component. A driver without a defect has nothing to be led away from."""
     synthesis = build.settings.synthesis
     steered: dict[str, Any] = {"hypernetwork": hypernetwork, "drivers": _conditions(drivers)}
-    if synthesis.defect_guidance == 1:
+    if synthesis.defect_guidance == 1 or not guided:
         return steered | {"guidance": synthesis.guidance}
     plain = concept_prompt(build), _conditions(without_defects(drivers))
     return steered | {"guidance": synthesis.defect_guidance, "without": plain}

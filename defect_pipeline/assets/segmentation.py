@@ -37,8 +37,8 @@ Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # image
 def segmentor(build: Build) -> None:
     """Mask R-CNN from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
     settings, dataset = build.settings.segmentor, build.dataset()
-    defects = _windows(dataset, "train", build.settings.drivers.size, defective=True)
-    clean = _windows(dataset, "train", build.settings.drivers.size, defective=False)
+    defects = annotated_windows(dataset, "train", build.settings.drivers.size, defective=True)
+    clean = annotated_windows(dataset, "train", build.settings.drivers.size, defective=False)
     negatives = clean[0][: len(defects[0]) // 2], clean[1][: len(defects[0]) // 2]  # the same in every regime
     data = {
         "real": (defects[0] + negatives[0], defects[1] + negatives[1]),
@@ -89,8 +89,8 @@ def _train_regime(
 def segmentation_report(build: Build) -> None:
     """segm and bbox mAP, IoU and Hausdorff distance of each regime on the test split, with pictures of what it sees."""
     dataset, size = build.dataset(), build.settings.drivers.size
-    defects = _windows(dataset, "test", size, defective=True)
-    images, truth = _joined(defects, _windows(dataset, "test", size, defective=False))
+    defects = annotated_windows(dataset, "test", size, defective=True)
+    images, truth = _joined(defects, annotated_windows(dataset, "test", size, defective=False))
     figures: dict[str, SegmentationFigures] = {}
     shown = [
         [
@@ -99,9 +99,7 @@ def segmentation_report(build: Build) -> None:
         ][:: _every(defects)]
     ]
     for regime in REGIMES:
-        model = _new_segmentor(build)
-        model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
-        seen = predict(model, images)
+        seen = predict(load_segmentor(build, regime), images)
         figures[regime] = segmentation_figures(truth, seen, dataset.categories)
         found = [[(int(k), m) for k, m, s in zip(p.labels, p.masks, p.scores, strict=True) if s >= 0.5] for p in seen]
         shown.append(
@@ -140,6 +138,13 @@ def read_coco(directory: Path, categories: tuple[str, ...]) -> Annotated:
     return images, [instances[image["id"]] for image in coco["images"]]
 
 
+def load_segmentor(build: Build, regime: str) -> MaskRCNN:
+    """The segmentor as a regime left it."""
+    model = _new_segmentor(build)
+    model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
+    return model
+
+
 def _new_segmentor(build: Build) -> MaskRCNN:
     settings = build.settings.segmentor
     weights = Path(settings.weights) if settings.weights else None
@@ -149,7 +154,7 @@ def _new_segmentor(build: Build) -> MaskRCNN:
     return model.to(build.settings.device)
 
 
-def _windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
+def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
     """Square windows of the split's images with, or without, a visible defect."""
     ids = [i for i in dataset.subset(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
     crops = [crop for i in ids for crop in windows(dataset, i, size) if bool(crop.masks) == defective]

@@ -8,6 +8,7 @@ import logging
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,10 @@ class Build:
 
     def dataset(self) -> Dataset:
         """The inspection images."""
+        return self._dataset
+
+    @cached_property
+    def _dataset(self) -> Dataset:
         return open_dataset(self.parent("inspection_images"))
 
     def classes(self) -> tuple[str, ...]:

@@ -1,7 +1,7 @@
 """The embedded autoencoder: a linear patch transform, exact, tiny and closed-form.
 
 A briefly trained convolutional autoencoder loses the fine texture that makes metal look like metal. Principal
-components of 8x8 patches keep it: luma and chroma are projected apart, so a grey image has chroma latents of exactly
+components of 4x4 patches keep it: luma and chroma are projected apart, so a grey image has chroma latents of exactly
 zero, and the decoder predicts every patch from its 3x3 neighbourhood of latents by least squares, which hides the grid.
 """
 
@@ -19,16 +19,16 @@ RGB_TO_YCC = torch.tensor([[0.299, 0.587, 0.114], [-0.1687, -0.3313, 0.5], [0.5,
 
 
 class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
-    """AutoencoderKL's interface over two linear maps; images (B, 3, H, W) in [-1, 1], latents (B, C, H/8, W/8)."""
+    """AutoencoderKL's interface over two linear maps; images (B, 3, H, W) in [-1, 1], latents (B, C, H/4, W/4)."""
 
     @register_to_config
     def __init__(
         self,
-        latent_channels: int = 36,
-        luma_channels: int = 32,
-        patch: int = 8,
+        latent_channels: int = 12,
+        luma_channels: int = 10,
+        patch: int = 4,
         scaling_factor: float = 1.0,
-        block_out_channels: tuple[int, ...] = (1, 1, 1, 1),  # its length tells diffusers the factor: 2 ** (4 - 1) = 8
+        block_out_channels: tuple[int, ...] = (1, 1, 1),  # its length tells diffusers the patch: 2 ** (3 - 1) = 4
     ) -> None:
         super().__init__()
         self.encoder = nn.Conv2d(3, latent_channels, patch, stride=patch)
@@ -46,7 +46,7 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, batches: Iterable[Tensor], luma_channels: int = 32, chroma_channels: int = 4, patch: int = 8):
+    def fit(cls, batches: Iterable[Tensor], luma_channels: int = 10, chroma_channels: int = 2, patch: int = 4):
         """Fit both maps to images (B, 3, H, W) in [-1, 1]: PCA for the encoder, ridge regression for the decoder.
 
         Component k is divided by std_k ** 0.6, which leaves coarse structure the louder part of a latent, and all of
@@ -64,7 +64,7 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
         scale = ((patches - mean) @ basis.T).std(0) ** -0.6
         scale = scale / (((patches - mean) @ basis.T) * scale).var(0).mean().sqrt()
 
-        model = cls(luma_channels + chroma_channels, luma_channels, patch)
+        model = cls(luma_channels + chroma_channels, luma_channels, patch, block_out_channels=(1,) * patch.bit_length())
         encode = (basis * scale[:, None]).reshape(-1, 3, patch, patch)  # on YCC
         to_ycc = RGB_TO_YCC.double()
         weight, bias = torch.einsum("kchw,cj->kjhw", encode, to_ycc), -(basis * scale[:, None]) @ mean

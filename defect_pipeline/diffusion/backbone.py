@@ -54,6 +54,11 @@ class Backbone:
         return Noising.of(self.scheduler)
 
     @property
+    def factor(self) -> int:
+        """Image pixels on the side of a latent cell."""
+        return 2 ** (len(self.vae.config.block_out_channels) - 1)
+
+    @property
     def device(self) -> torch.device:
         return self.unet.device
 
@@ -64,7 +69,7 @@ class Backbone:
 
     @torch.no_grad()
     def encode(self, images: Tensor, batch: int = 64) -> Tensor:
-        """Scaled latent means (n, C, H/8, W/8), float32, of images (n, 3, H, W) in [-1, 1]."""
+        """Scaled latent means (n, C, H/factor, W/factor), float32, of images (n, 3, H, W) in [-1, 1]."""
         parts = [
             self.vae.encode(x.to(self.device, self.vae.dtype), return_dict=False)[0].mean for x in images.split(batch)
         ]
@@ -86,7 +91,8 @@ class Backbone:
         ``controlnet/``, which already knows that painted regions mean defects.
         """
         if init == "zero":
-            return ControlNetModel.from_unet(self.unet, conditioning_channels=3)
+            channels = (16, 32, 96, 256)[: self.factor.bit_length()]  # of the papers' network at factor 8
+            return ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
         return _load(ControlNetModel, self.directory / "controlnet").to(self.device)
 
 

@@ -41,35 +41,34 @@ def sample(
     guidance: float,
     residuals: Residuals | None = None,
     source: Tensor | None = None,
-    strength: float = 1.0,
-    free: Tensor | None = None,
+    strength: Tensor | float = 1.0,
 ) -> Tensor:
     """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
 
     ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
     `denoising_loss`, for n images, or for 2n with guidance, the unconditional ones first. With ``source`` latents
     (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start from the source noised to T'
-    (paper B §3.3); s = 1 forgets the source, 0 returns it. With ``free`` (n, h, w) bool beside them the steps span all
-    of T, and until T' is reached everything outside ``free`` is held at the noised source: what is to be new comes from
-    pure noise, in surroundings that stay.
+    (paper B §3.3); s = 1 forgets the source, 0 returns it. A map of strengths (n, h, w) starts at its largest, and
+    holds each cell at the noised source until the cell's own T' is reached (Levin and Fried, Differential Diffusion).
     """
-    if source is not None and strength <= 0 and free is None:
-        return source
     scheduler = DPMSolverMultistepScheduler.from_config(backbone.scheduler.config, timestep_spacing="trailing")
-    last = strength * scheduler.config.num_train_timesteps
-    if source is None or strength >= 1 or free is not None:
+    strengths = torch.as_tensor(strength, device=noise.device).expand(noise.shape[:1] + noise.shape[2:])  # (n, h, w)
+    first, begins = strengths.max().item(), strengths[:, None] * scheduler.config.num_train_timesteps
+    if source is not None and first <= 0:
+        return source
+    if source is None or first >= 1:
         scheduler.set_timesteps(steps, device=noise.device)
         z = noise * scheduler.init_noise_sigma
     else:
-        times = torch.linspace(last, 0, steps + 1)[:-1].round().long().clamp(min=1) - 1
+        times = torch.linspace(begins.max().item(), 0, steps + 1)[:-1].round().long().clamp(min=1) - 1
         scheduler.set_timesteps(timesteps=times.unique().flip(0).tolist(), device=noise.device)
         z = backbone.noising.noisy(source, noise, scheduler.timesteps[:1])
     guided = guidance != 1.0
     if guided:
         text = torch.cat([unconditional.expand_as(text), text])  # (2n, L, D)
     for t in scheduler.timesteps:
-        if source is not None and free is not None and t >= last:
-            z = torch.where(free[:, None], z, backbone.noising.noisy(source, noise, t[None]))
+        if source is not None:
+            z = torch.where(t < begins, z, backbone.noising.noisy(source, noise, t[None]))
         zt = torch.cat([z, z]) if guided else z
         times = t.expand(len(zt))
         with backbone.autocast():
@@ -79,7 +78,7 @@ def sample(
             unguided, conditional = answer.chunk(2)
             answer = unguided + guidance * (conditional - unguided)
         z = scheduler.step(answer, t, z).prev_sample
-    return z
+    return z if source is None else torch.where(begins > 0, z, source)
 
 
 def sample_images(
@@ -95,18 +94,18 @@ def sample_images(
     drivers: Tensor | None = None,
     without: tuple[str, Tensor] | None = None,
     sources: Tensor | None = None,
-    strength: float = 1.0,
-    free: Tensor | None = None,
+    strength: Tensor | float = 1.0,
     on_batch: Callable[[int, Tensor], None] = lambda *_: None,
 ) -> Tensor:
-    """Latents (n, C, size/8, size/8) for n prompts and seeds, ``batch`` at a time.
+    """Latents (n, C, size/factor, size/factor) for n prompts and seeds, ``batch`` at a time.
 
     ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``guidance`` leads away from the empty prompt
     under the same drivers, or from what ``without`` names: a prompt and drivers that lack what is to be painted.
-    ``sources`` (latents) go with ``strength`` and ``free``: see `sample`. ``on_batch(start, latents)`` is called after
+    ``sources`` (latents) go with ``strength``, one or a map for each image: see `sample`. ``on_batch(start, latents)`` is called after
     each batch, so that images can be kept as they come.
     """
-    shape = (backbone.unet.config.in_channels, size // 8, size // 8)
+    side = size // backbone.factor
+    shape = (backbone.unet.config.in_channels, side, side)
     unconditional = backbone.embed([without[0] if without else ""])
     known = {prompt: backbone.embed([prompt]) for prompt in dict.fromkeys(prompts)}
     parts = []
@@ -123,8 +122,8 @@ def sample_images(
         parts.append(
             sample(
                 backbone, text, unconditional, noise, steps=steps, guidance=guidance, residuals=residuals,
-                source=None if sources is None else sources[chosen], strength=strength,
-                free=None if free is None else free[chosen],
+                source=None if sources is None else sources[chosen],
+                strength=strength[chosen] if isinstance(strength, Tensor) else strength,
             )
         )  # fmt: skip
         on_batch(start, parts[-1])

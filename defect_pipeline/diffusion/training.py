@@ -15,6 +15,7 @@ from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
 from defect_pipeline.diffusion.noising import Noising
+from defect_pipeline.errors import PipelineError
 
 
 def denoising_loss(
@@ -123,10 +124,16 @@ class Checkpoint:
     def load(
         self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, average: Iterable[Tensor]
     ) -> int:
-        """Restore in place and return the steps done; 0 where there is no checkpoint yet."""
+        """Restore in place and return the steps done; 0 where there is no checkpoint yet.
+
+        Raises PipelineError for a checkpoint of another network.
+        """
         if not self.path.exists():
             return 0
         tensors = load_file(self.path, device=str(parameters[0].device))
+        saved = [tensors[name].shape for name in sorted(tensors) if name.startswith("parameter.")]
+        if sorted(saved) != sorted(p.shape for p in parameters):
+            raise PipelineError(f"{self.path} is a checkpoint of another network; remove it, or name another folder.")
         with torch.no_grad():
             for i, p in enumerate(parameters):
                 p.copy_(tensors[f"parameter.{i}"])

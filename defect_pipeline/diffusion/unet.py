@@ -12,9 +12,11 @@ from diffusers import UNet2DConditionModel
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+REACH = 5  # latent cells on a side of the neighbourhood
+
 
 class GaussianDenoiser(nn.Module):
-    """E[v | z_t on a 3x3 neighbourhood] for latents with the second moments of the training latents' neighbourhoods.
+    """E[v | z_t on a 5x5 neighbourhood] for latents with the second moments of the training latents' neighbourhoods.
 
     With C = Q diag(λ) Qᵀ those moments, and I_c, C_c their rows that belong to the central cell, this is
     a b (I_c - C_c) Q diag(1 / (a² λ + b²)) Qᵀ applied to the neighbourhood, with the noising's coefficients a, b at t.
@@ -25,20 +27,21 @@ class GaussianDenoiser(nn.Module):
 
     def __init__(self, channels: int, timesteps: int = 1000) -> None:
         super().__init__()
-        self.analyse = nn.Conv2d(channels, 9 * channels, 3, bias=False)  # Qᵀ
-        self.synthesise = nn.Conv2d(9 * channels, channels, 1, bias=False)  # (I_c - C_c) Q
-        self.register_buffer("moments", torch.ones(9 * channels))  # λ
+        size = channels * REACH**2
+        self.analyse = nn.Conv2d(channels, size, REACH, bias=False)  # Qᵀ
+        self.synthesise = nn.Conv2d(size, channels, 1, bias=False)  # (I_c - C_c) Q
+        self.register_buffer("moments", torch.ones(size))  # λ
         self.register_buffer("alphas_cumprod", torch.ones(timesteps))
 
     @torch.no_grad()
     def fit(self, latents: Tensor, alphas_cumprod: Tensor) -> None:
         """To latents (n, C, h, w) of clean images and the noising's a_t² (T,)."""
         channels = latents.shape[1]
-        around = F.unfold(latents.double(), 3).transpose(1, 2).reshape(-1, 9 * channels)  # channel-major
+        around = F.unfold(latents.double(), REACH).transpose(1, 2).reshape(-1, channels * REACH**2)  # channel-major
         second = around.T @ around / len(around)
         moments, vectors = torch.linalg.eigh(second)
-        centre = torch.arange(channels) * 9 + 4
-        self.analyse.weight.copy_(vectors.T.reshape(-1, channels, 3, 3))
+        centre = torch.arange(channels) * REACH**2 + REACH**2 // 2
+        self.analyse.weight.copy_(vectors.T.reshape(-1, channels, REACH, REACH))
         self.synthesise.weight.copy_((vectors[centre] - second[centre] @ vectors)[..., None, None])
         self.moments.copy_(moments.clamp(min=0))
         self.alphas_cumprod.copy_(alphas_cumprod)
@@ -47,7 +50,7 @@ class GaussianDenoiser(nn.Module):
         a2 = self.alphas_cumprod[t.long()].view(-1, 1, 1, 1)
         b2 = (1 - a2).clamp(min=1e-5)  # half precision rounds the first steps to no noise at all
         gain = (a2 * b2).sqrt() / (a2 * self.moments.view(1, -1, 1, 1) + b2)
-        return self.synthesise(self.analyse(F.pad(zt, (1, 1, 1, 1), mode="replicate")) * gain)
+        return self.synthesise(self.analyse(F.pad(zt, (REACH // 2,) * 4, mode="replicate")) * gain)
 
 
 class SkipUNet(UNet2DConditionModel):

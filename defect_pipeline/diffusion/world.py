@@ -18,6 +18,7 @@ MATERIALS = (
     "concrete", "ceramic", "fabric", "rolled steel", "plastic",
 )  # fmt: skip
 MARKS = ("crack", "scratch", "pit", "spot", "stain", "chip", "fray", "patch", "inclusion", "burn")
+SLACK = 3  # px
 NOUNS = ("surface", "component", "part", "plate")
 
 
@@ -89,7 +90,7 @@ def draw_surfaces(n: int, size: int, generator: Generator, *, marked: float = 0.
     )
     contrast, gain = draw.uniform(0.85, 1.15)[:, None], draw.uniform(0.85, 1.15)[:, None]
     images = (((images - 0.5) * contrast + 0.5) * gain).clamp(0, 1)
-    masks = (soft > 0.25) & (structure.void < 0.5)
+    masks = _annotated(draw, soft > 0.25) & (structure.void < 0.5)
     marks = [
         MARKS[k] if m else "" for k, m in zip(kinds.flatten().tolist(), masks.flatten(1).any(1).tolist(), strict=True)
     ]
@@ -219,6 +220,13 @@ def _mark_mask(draw: _Draw, kind: Tensor) -> Tensor:
             part = _Draw(len(members), draw.size, draw.generator)
             masks[members] = _SHAPES[name](part)
     return masks
+
+
+def _annotated(draw: _Draw, marks: Tensor) -> Tensor:
+    """Marks (n, S, S) bool as people outline them: exactly, or up to SLACK pixels too wide."""
+    wide = torch.stack([F.max_pool2d(marks.float(), 2 * r + 1, stride=1, padding=r) for r in range(SLACK + 1)], dim=1)
+    chosen = draw.choose(SLACK + 1)[..., None].expand(-1, 1, draw.size, draw.size)
+    return wide.gather(1, chosen)[:, 0] > 0
 
 
 def _crack(draw: _Draw) -> Tensor:

@@ -47,16 +47,26 @@ def test_lower_precision_is_used_and_gives_nearly_the_same_image(tiny_backbone: 
 
 
 @pytest.mark.parametrize("guidance", [1.0, 2.0])
-def test_what_is_free_comes_from_noise_and_the_rest_from_the_source(tiny_backbone: Path, guidance: float):
+def test_a_map_of_strengths_keeps_the_source_cell_by_cell(tiny_backbone: Path, guidance: float):
     backbone = load_backbone(tiny_backbone)
     source = 5 * torch.randn(2, backbone.unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(3))
-    free = torch.zeros(2, 8, 8, dtype=torch.bool)
-    free[:, :, 4:] = True
-    drawn = draw(backbone, source=source, strength=0.2, free=free, guidance=guidance)
+    strengths = torch.full((2, 8, 8), 0.2)
+    strengths[:, :, 4:] = 1.0
+    drawn = draw(backbone, source=source, strength=strengths, guidance=guidance)
     error = (drawn - source).square().mean(1)
     assert error[:, :, :3].mean() < 0.1 * error[:, :, 5:].mean()
-    everything = draw(backbone, source=source, strength=0.2, free=torch.ones_like(free), guidance=guidance)
+    strengths[:, :, :4] = 0.0
+    kept = draw(backbone, source=source, strength=strengths, guidance=guidance)
+    assert torch.equal(kept[..., :4], source[..., :4]) and not torch.equal(kept[..., 4:], source[..., 4:])
+    everything = draw(backbone, source=source, strength=torch.ones(2, 8, 8), guidance=guidance)
     assert torch.equal(everything, draw(backbone, guidance=guidance))
+
+
+def test_a_map_of_one_strength_is_that_strength(tiny_backbone: Path):
+    backbone = load_backbone(tiny_backbone)
+    source = torch.randn(2, backbone.unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(3))
+    flat = draw(backbone, source=source, strength=torch.full((2, 8, 8), 0.4))
+    assert torch.equal(flat, draw(backbone, source=source, strength=0.4))
 
 
 def test_guidance_away_from_a_driver_goes_beyond_what_the_driver_does(tiny_backbone: Path):

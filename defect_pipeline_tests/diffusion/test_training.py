@@ -1,4 +1,5 @@
 import copy
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from defect_pipeline.diffusion.adapters import Examples, concept_loss, hypernetw
 from defect_pipeline.diffusion.backbone import load_backbone
 from defect_pipeline.diffusion.sampling import control_residuals, initial_noise, sample
 from defect_pipeline.diffusion.training import Checkpoint, denoising_loss, step_generator, training_loop
+from defect_pipeline.errors import PipelineError
 
 
 def examples(backbone, n: int = 6) -> Examples:
@@ -61,6 +63,29 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny_backbone: Path, tmp
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
     untrained = list(load_backbone(tiny_backbone).unet.parameters())
     assert any(not torch.equal(a, b) for a, b in zip(whole, untrained, strict=True))
+
+
+def test_a_checkpoint_of_another_network_is_refused(tiny_backbone: Path, tmp_path: Path):
+    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", every=2)
+    run(tiny_backbone, 2, checkpoint)
+    other = [nn.Parameter(torch.zeros(3))]
+    with pytest.raises(PipelineError, match=r"checkpoint\.safetensors is a checkpoint of another network"):
+        next(
+            training_loop(
+                other, lambda *_: (other[0].sum(), 1), steps=4, learning_rate=1.0, seed=0, checkpoint=checkpoint
+            )
+        )
+
+
+def test_windows_cost_what_whole_images_cost_and_show_the_same_places(tiny_backbone: Path):
+    seen = examples(load_backbone(tiny_backbone))
+    marked = replace(seen, latents=seen.masks[:, None].float().repeat(1, 8, 1, 1))  # latents that show the mask
+    generator = torch.Generator().manual_seed(0)
+    picks, latents, drivers, masks = marked.draw(3, 32, generator)
+    assert len(picks) == 12 and latents.shape == (12, 8, 4, 4) and drivers.shape == (12, 3, 32, 32)
+    assert torch.equal(latents[:, 0] > 0, masks) and drivers.max() <= 1
+    picks, latents, drivers, masks = marked.draw(3, 0, generator)
+    assert latents.shape == (3, 8, 8, 8) and torch.equal(drivers, seen.drivers[picks].float() / 255)
 
 
 def test_training_lowers_the_loss_on_what_it_sees(tiny_backbone: Path):

@@ -1,0 +1,18 @@
+import numpy as np
+import pytest
+
+from defect_pipeline.assets.synthesis import MARGIN, strength_map
+
+
+def test_strength_falls_from_the_mask_to_the_surroundings():
+    mask = np.zeros((64, 64), bool)
+    mask[:, 10] = True
+    row = strength_map(mask, 0.2, fade=10)[32]
+    assert (row[10 - MARGIN : 11 + MARGIN] == 1).all() and (row[10 + MARGIN + 10 :] == np.float32(0.2)).all()
+    assert row[10 + MARGIN + 5] == pytest.approx(0.6) and (np.diff(row[10:]) <= 0).all()
+
+
+def test_without_a_fade_there_is_a_step():
+    mask = np.zeros((16, 16), bool)
+    mask[8, 8] = True
+    assert set(strength_map(mask, 0.3, fade=0).ravel().tolist()) == {1.0, pytest.approx(0.3)}
