@@ -64,6 +64,9 @@ def _parser() -> argparse.ArgumentParser:
         return made
 
     add("run", _run, "Run the whole chain, or what is stale of it, and print what came out.", place, settings)
+    add(
+        "quality", _quality, "Judge the generator of a run: autoencoder, KID step by step, faithfulness, order.", place
+    ).add_argument("--pictures", type=Path, help="folder to write the pictures behind the tables to, as JPEG")
     add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
         "--csv", action="store_true", help="as CSV instead of a table"
@@ -77,9 +80,7 @@ def _parser() -> argparse.ArgumentParser:
     backbone = commands.add_parser("backbone", help="The embedded backbone.").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    train = backbone.add_parser(
-        "train", help="Train it from scratch on procedural surfaces, or go on where it stopped."
-    )
+    train = backbone.add_parser("train", help="Train it from scratch on procedural surfaces.")
     train.set_defaults(command=_train_backbone)
     train.add_argument("--out", type=Path, default=Path("data/backbone"))
     train.add_argument("--work", type=Path, default=Path("data/store/backbone"), help="folder of checkpoints")
@@ -88,6 +89,7 @@ def _parser() -> argparse.ArgumentParser:
         "--steps", type=int, help="in place of the recipe's; more of them take a finished training further"
     )
     train.add_argument("--minutes", type=float, help="stop at a checkpoint after so many minutes")
+    train.add_argument("--resume", action="store_true", help="go on from the checkpoint in the --work folder")
     return parser
 
 
@@ -99,7 +101,8 @@ def _workplace(options: argparse.Namespace, **changes: object):
 
 
 def _chosen(options: argparse.Namespace) -> dict[str, object]:
-    return {name: getattr(options, name) for name in ("data", "profile", "seed", "part_regex", "drawn_masks")}
+    """What the options say of the pipeline; a command that takes none of them goes on with the store's own."""
+    return {name: getattr(options, name, None) for name in ("data", "profile", "seed", "part_regex", "drawn_masks")}
 
 
 @contextmanager
@@ -127,6 +130,22 @@ def _run(options: argparse.Namespace) -> int:
     for failure in failures:
         _say("Failed", failure)
     return 0 if print_summary(out, place.store, place.pipeline) and not failures else 1
+
+
+def _quality(options: argparse.Namespace) -> int:
+    from defect_pipeline.automation.jobs import PLAN, QUALITY, run_everything
+    from defect_pipeline.summary import export_pictures, print_quality
+
+    with _opened(options) as (place, definitions, instance):
+        failures = run_everything(definitions, instance, place.store, place.pipeline, (*PLAN, *QUALITY))
+    for failure in failures:
+        _say("Failed", failure)
+    if not failures:
+        print_quality(out, place.store)
+        if options.pictures:
+            export_pictures(place.store, options.pictures)
+            out.print(f"The pictures are in {options.pictures}.")
+    return 1 if failures else 0
 
 
 def _check(options: argparse.Namespace) -> int:
@@ -188,7 +207,8 @@ def _train_backbone(options: argparse.Namespace) -> int:
 
     recipe = Recipe(steps=options.steps) if options.steps else Recipe()
     complete = train_backbone(
-        options.out, options.work, recipe, device=options.device, minutes=options.minutes, report=report
-    )
-    out.print(f"Complete: {options.out}" if complete else "Stopped at a checkpoint; the same command goes on.")
+        options.out, options.work, recipe,
+        device=options.device, minutes=options.minutes, resume=options.resume, report=report,
+    )  # fmt: skip
+    out.print(f"Complete: {options.out}" if complete else "Stopped at a checkpoint; --resume goes on from it.")
     return 0

@@ -1,15 +1,20 @@
 """What a run ends with: tables of figures, the verdicts, and where to look."""
 
 import math
+from pathlib import Path
 
 from rich.console import Console
 from rich.table import Table
 
 from defect_pipeline.assets.fid import Report
+from defect_pipeline.assets.order import ARMS, order_summary, read_order
+from defect_pipeline.assets.quality import Faithfulness, read_ladder, read_reconstruction
 from defect_pipeline.assets.segmentation import read_figures
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
 from defect_pipeline.automation.checks import CHECKS, evaluate
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import save_jpeg
 from defect_pipeline.store import Store
 
 
@@ -73,3 +78,70 @@ def _print_segmentation(console: Console, store: Store) -> None:
         shown = (f.segm_map, f.segm_ap50, f.bbox_map, f.iou, f.hd, f.strict_iou, f.strict_hd, f.strict_hd95)
         table.add_row(regime.replace("_", " "), *(f"{value:.3f}" for value in shown), str(f.n_images))
     console.print(table)
+
+
+def print_quality(console: Console, store: Store) -> None:
+    """Print the tables behind `defect-pipeline quality`, whose assets must be there."""
+    classes = open_dataset(store.current("inspection_images")).categories
+    kept = read_reconstruction(store.current("autoencoder_report").path)
+    console.print(
+        f"Autoencoder on {kept.n} held-out crops at their own resolution: PSNR {kept.psnr:.1f} dB, under defect masks "
+        f"{kept.psnr_defects:.1f} dB, gradient energy kept {kept.gradient_energy:.0%}"
+    )
+    ladders = {k: read_ladder(store.current("kid_ladder", k).path) for k in classes}
+    table = Table("KID to held-out images", *classes)
+    for rung in ladders[classes[0]]:
+        table.add_row(rung, *(f"{ladders[k][rung].kid:.3f}" for k in classes))
+    table.add_row("floor, real to real", *(f"{ladders[k][rung].floor_kid:.3f}" for k in classes))
+    table.add_row(
+        "n synthetic / real", *(f"{ladders[k][rung].n_synthetic} / {ladders[k][rung].n_real}" for k in classes)
+    )
+    console.print(table)
+    table = Table(
+        "class",
+        "mask area",
+        "twins (n)",
+        "ratio",
+        "wanted",
+        "near the mask",
+        "ratio from noise",
+        "IoU asked",
+        "IoU real (n)",
+    )
+    for k in classes:
+        found = Faithfulness.read(store.current("faithfulness_report", k).path)
+        twins, noise = found.shipped, found.from_noise
+        table.add_row(
+            k, f"{twins.median_area:.1%}", str(twins.n), f"{twins.ratio:.1f}", f"{twins.wanted:g}", f"{twins.ratio_near:.1f}",
+            f"{noise.ratio:.1f}", f"{found.iou_synthetic:.3f}", f"{found.iou_real:.3f} ({found.n_real})",
+        )  # fmt: skip
+    console.print(table)
+    cells = read_order(store.current("order_report").path)
+    table = Table(f"a tenth of the groups ({cells[0].groups})", *ARMS, "difference over seeds")
+    for row in order_summary(cells).to_dict("records"):
+        means = [f"{row[arm]:.3g}" for arm in ARMS]
+        table.add_row(row["figure"], *means, f"{row['difference']:+.3g} ± {row['std']:.2g} (n = {row['seeds']})")
+    console.print(table)
+
+
+SHOWN = (  # asset, picture, whether there is one for each class
+    ("autoencoder_report", "crops", False),
+    ("hypernetwork_weights", "fixed drivers over steps", False),
+    ("sadf_images", "contact sheet", True),
+    ("sadf_images", "contact sheet with masks", True),
+    ("kid_ladder", "ladder", True),
+    ("kid_ladder", "from noise", True),
+    ("faithfulness_report", "twins", True),
+    ("order_report", "images", False),
+)
+
+
+def export_pictures(store: Store, folder: Path) -> None:
+    """Write what the tables of `print_quality` are about to a folder, as JPEG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = open_dataset(store.current("inspection_images")).categories
+    for asset, picture, of_class in SHOWN:
+        for k in classes if of_class else (None,):
+            image = read_image(store.current(asset, k).path / PICTURES / f"{picture}.png")
+            name = " ".join(filter(None, (asset.removesuffix("_report"), picture, k)))
+            save_jpeg(folder / f"{name.replace(' ', '_')}.jpg", image)

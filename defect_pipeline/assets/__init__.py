@@ -11,6 +11,8 @@ from defect_pipeline.assets.synthesis import sadf_images  # isort: skip
 from defect_pipeline.assets.fid import fid_report  # isort: skip
 from defect_pipeline.assets.coco import sadf_coco  # isort: skip
 from defect_pipeline.assets.segmentation import segmentation_report, segmentor  # isort: skip
+from defect_pipeline.assets.quality import autoencoder_report, faithfulness_report, kid_ladder  # isort: skip
+from defect_pipeline.assets.order import order_report  # isort: skip
 
 chain = [
     inspection_images,
@@ -25,3 +27,4 @@ chain = [
     segmentor,
     segmentation_report,
 ]
+quality = [kid_ladder, faithfulness_report, autoencoder_report, order_report]

@@ -31,6 +31,10 @@ PLAN = (
     Step("synthesise", ("sadf_images", "fid_report"), True),
     Step("join", ("sadf_coco", "segmentor", "segmentation_report"), False),
 )
+QUALITY = (  # on demand, after the plan: what the generator is worth
+    Step("judge_classes", ("kid_ladder", "faithfulness_report"), True),
+    Step("judge", ("autoencoder_report", "order_report"), False),
+)
 
 jobs = [
     dg.define_asset_job(
@@ -40,7 +44,7 @@ jobs = [
         executor_def=executor(),
         description=f"{' → '.join(step.assets)}{', one run for each defect class' if step.partitioned else ''}",
     )
-    for step in PLAN
+    for step in (*PLAN, *QUALITY)
 ]
 
 
@@ -54,13 +58,17 @@ def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -
 
 
 def run_everything(
-    definitions: dg.Definitions, instance: dg.DagsterInstance, store: Store, pipeline: Pipeline
+    definitions: dg.Definitions,
+    instance: dg.DagsterInstance,
+    store: Store,
+    pipeline: Pipeline,
+    plan: tuple[Step, ...] = PLAN,
 ) -> list[str]:
-    """Run what is stale, step by step and class by class; the failures, a sentence each.
+    """Run what is stale of a plan, step by step and class by class; the failures, a sentence each.
 
     A step with a failure is finished for the other classes, so that the user sees every report, and ends the run.
     """
-    for step in PLAN:
+    for step in plan:
         failures = []
         for partition in classes_of(store) if step.partitioned else (None,):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)

@@ -67,10 +67,12 @@ def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabe
 
 def save_png(path: Path, image: np.ndarray) -> None:
     """Writes a (H, W, 3) RGB or (H, W) grey uint8 array. Raises PipelineError when the file cannot be written."""
-    try:
-        path.write_bytes(_encoded(image, ".png"))
-    except OSError as error:
-        raise PipelineError(f"{path} cannot be written ({error.strerror}): free or choose another disk.") from error
+    _write(path, _encoded(image, ".png"))
+
+
+def save_jpeg(path: Path, image: np.ndarray) -> None:
+    """Writes a (H, W, 3) RGB uint8 picture in a sixth of the bytes, for pages; raises as `save_png` does."""
+    _write(path, _encoded(image, ".jpg"))
 
 
 def thumbnail_markdown(image: np.ndarray, max_kb: int = 100) -> str:
@@ -110,6 +112,13 @@ def _fitted(text: str, width: int) -> str:
         text = text[:-1]
         shown = text + ".."
     return shown
+
+
+def _write(path: Path, content: bytes) -> None:
+    try:
+        path.write_bytes(content)
+    except OSError as error:
+        raise PipelineError(f"{path} cannot be written ({error.strerror}): free or choose another disk.") from error
 
 
 def _encoded(image: np.ndarray, suffix: str) -> bytes:

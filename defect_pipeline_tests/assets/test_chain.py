@@ -2,6 +2,7 @@
 
 import json
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import cv2
@@ -12,6 +13,10 @@ import pytest
 import torch
 
 from defect_pipeline import profiles
+from defect_pipeline.assets.fid import Report
+from defect_pipeline.assets.order import ARMS, chosen_groups, read_order
+from defect_pipeline.assets.quality import Faithfulness, read_ladder
+from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
 from defect_pipeline.diffusion.world import draw_surfaces
@@ -42,8 +47,8 @@ def tiny(name: str, backbone: Path, *, steps: int = 2, segmentor_steps: int = 2)
         pool=profiles.Pool(variants=3, images=3),
         masks=profiles.Masks(per_class=3),
         drivers=profiles.Drivers(size=SIZE, crops=2),
-        concept=profiles.Concept(steps=steps, batch=2, prior_images=2),
-        hypernetwork=profiles.Hypernetwork(init="zero", steps=steps, batch=2),
+        concept=profiles.Concept(steps=steps, batch=2, prior_images=2, window=32),
+        hypernetwork=profiles.Hypernetwork(init="zero", steps=steps, batch=2, window=32),
         synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
         segmentor=profiles.Segmentor(steps=segmentor_steps, passes=0, batch=2),
         thresholds=profiles.Thresholds(kid=1e9, fid=1e9),
@@ -103,6 +108,38 @@ def test_manifest_and_check_read_the_store(finished: Workplace, capsys: pytest.C
     assert main(["manifest", "--csv", "--store", str(finished.store_root)]) == 0
     assert capsys.readouterr().out.startswith("path,class,group,split\nalpha/")
     assert main(["check", "--store", str(finished.store_root)]) == 0
+
+
+def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, capsys: pytest.CaptureFixture[str]):
+    assert main(["quality", "--store", str(finished.store_root)]) == 0
+    printed = capsys.readouterr().out
+    for row in ("un-adapted backbone", "concept + condition", "copy-paste", "floor", "twins", "condition only", "PSNR"):
+        assert row in printed
+    store = finished.store
+    ladder = read_ladder(store.current("kid_ladder", "alpha").path)
+    shipped = Report.read(store.current("fid_report", "alpha").path).held_out
+    assert ladder["the same, as shipped"].kid == pytest.approx(shipped.kid, abs=1e-4)
+    faithful = Faithfulness.read(store.current("faithfulness_report", "beta").path)
+    assert faithful.shipped.n == 3 and faithful.n_real > 0
+    cells = read_order(store.current("order_report").path)
+    assert {(c.seed, c.arm, c.defect_class) for c in cells} == set(product(range(3), ARMS, ("alpha", "beta")))
+    pictures = finished.store_root.parent / "pictures"
+    assert main(["quality", "--store", str(finished.store_root), "--pictures", str(pictures)]) == 0  # from the store
+    assert capsys.readouterr().out.startswith(printed)
+    assert {"autoencoder_crops.jpg", "sadf_images_contact_sheet_alpha.jpg", "order_images.jpg"} <= set(
+        path.name for path in pictures.iterdir()
+    )
+
+
+def test_a_tenth_of_the_groups_is_of_the_train_side_and_holds_every_class(finished: Workplace):
+    dataset = open_dataset(finished.store.current("inspection_images"))
+    sides = dataset.images.groupby("group")["split"].first()
+    drawn = [chosen_groups(dataset, 0.1, seed) for seed in range(8)]
+    for groups in drawn:
+        assert set(sides[list(groups)]) == {"train"}
+        shown = dataset.images.loc[dataset.images["group"].isin(groups), "defect_class"]
+        assert {"alpha", "beta"} <= set(shown)
+    assert drawn[0] == chosen_groups(dataset, 0.1, 0) and len({frozenset(groups) for groups in drawn}) > 1
 
 
 def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
