@@ -86,9 +86,7 @@ def _paint(build: Build, todo: list[tuple[int, str]]) -> None:
 def load_generator(build: Build) -> tuple[Backbone, ControlNetModel]:
     """The concept and its hypernetwork."""
     backbone = load_concept(build)
-    path = build.parent("hypernetwork_weights").path / "controlnet"
-    hypernetwork = ControlNetModel.from_pretrained(path, dtype=torch.float32).requires_grad_(False)
-    return backbone, hypernetwork.to(backbone.device)
+    return backbone, backbone.load_hypernetwork(build.parent("hypernetwork_weights").path / "controlnet")
 
 
 @dataclass(frozen=True)

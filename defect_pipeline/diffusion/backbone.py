@@ -92,8 +92,14 @@ class Backbone:
         """
         if init == "zero":
             channels = (16, 32, 96, 256)[: self.factor.bit_length()]  # of the papers' network at factor 8
-            return ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
-        return _load(ControlNetModel, self.directory / "controlnet").to(self.device)
+            hypernetwork = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
+            return hypernetwork.to(self.device, memory_format=torch.channels_last)
+        return self.load_hypernetwork(self.directory / "controlnet")
+
+    def load_hypernetwork(self, directory: Path) -> ControlNetModel:
+        """A saved hypernetwork, frozen, in float32 on the backbone's device."""
+        hypernetwork = _load(ControlNetModel, directory).requires_grad_(False).eval()
+        return hypernetwork.to(self.device, memory_format=torch.channels_last)
 
 
 def load_backbone(directory: Path, device: str = "cpu", precision: str = "float32") -> Backbone:
@@ -112,7 +118,7 @@ def load_backbone(directory: Path, device: str = "cpu", precision: str = "float3
         directory,
         CLIPTokenizer.from_pretrained(directory / "tokenizer"),
         _load(CLIPTextModel, directory / "text_encoder").to(device),
-        load_unet(directory / "unet").to(device),
+        load_unet(directory / "unet").to(device, memory_format=torch.channels_last),
         load_autoencoder(directory / "vae").to(device),
         DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler"),
         getattr(torch, precision),
