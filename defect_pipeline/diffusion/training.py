@@ -101,6 +101,9 @@ def training_loop(
             torch._foreach_copy_(list(parameters), average)
 
 
+MOMENTS = ("exp_avg", "exp_avg_sq")
+
+
 @dataclass
 class Checkpoint:
     """Trainable tensors, optimizer moments and the step in one safetensors file, replaced atomically."""
@@ -115,7 +118,7 @@ class Checkpoint:
         for i, p in enumerate(parameters):
             tensors[f"parameter.{i}"] = p.detach()
             state = optimizer.state[p]
-            tensors |= {f"adam.{name}.{i}": state[name] for name in ("exp_avg", "exp_avg_sq", "step")}
+            tensors |= {f"adam.{name}.{i}": state[name] for name in (*MOMENTS, "step")}
         tensors |= {f"average.{i}": a for i, a in enumerate(average)}
         partial = self.path.with_suffix(".partial")
         save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
@@ -137,7 +140,9 @@ class Checkpoint:
         with torch.no_grad():
             for i, p in enumerate(parameters):
                 p.copy_(tensors[f"parameter.{i}"])
-                optimizer.state[p] = {name: tensors[f"adam.{name}.{i}"] for name in ("exp_avg", "exp_avg_sq", "step")}
+                # fused AdamW walks parameter and moments in memory's order: theirs must be the parameter's, channels last
+                moments = {name: torch.empty_like(p).copy_(tensors[f"adam.{name}.{i}"]) for name in MOMENTS}
+                optimizer.state[p] = {**moments, "step": tensors[f"adam.step.{i}"]}
             for i, a in enumerate(average):
                 a.copy_(tensors[f"average.{i}"])
         return int(tensors["step"])

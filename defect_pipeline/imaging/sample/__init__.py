@@ -8,6 +8,8 @@ inside the liner then photographs the part, bent to a cylinder, a few times. Gas
 import json
 import os
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +23,7 @@ from defect_pipeline.imaging.sample.camera import SIDE, photograph
 from defect_pipeline.imaging.sample.defects import DEFECTS, damage
 from defect_pipeline.imaging.sample.part import render_part
 
+Entry = tuple[dict[str, Any], list[tuple[str, np.ndarray]]]  # an image of the COCO document, and its masks
 VIEWS = (3, 2, 4, 3, 2, 3, 4)  # photographs of the first, second ... part of a class
 FREE_VIEWS = (3, 2, 4, 3, 2, 3, 4, 3, 2, 3, 4, 3, 2, 3, 3)  # of those without a defect
 # Noise repeats nothing, so looking for repeats costs time and, at the default level, even space
@@ -35,25 +38,31 @@ def make_sample(directory: Path, seed: int = 0) -> None:
     """
     jobs = [(category, views) for category in DEFECTS for views in VIEWS] + [("", views) for views in FREE_VIEWS]
     numbers = iter(np.random.default_rng([seed, 0]).permutation(sum(views for _, views in jobs)).tolist())
-    entries = []
     for folder in ("images", "defect_free"):
         (directory / folder).mkdir(parents=True, exist_ok=True)
-    for order, (category, views) in enumerate(jobs, start=1):
-        rng = np.random.default_rng([seed, order])
+
+    def draw(order: int, category: str, own: list[int]) -> list[Entry]:
+        rng, entries = np.random.default_rng([seed, order]), []
         part = render_part(rng)
         if category:
             damage(part, category, rng)
-        for _ in range(views):
+        for number in own:
             picture, masks = photograph(part, rng)
-            name = f"{'images' if category else 'defect_free'}/img_{next(numbers):04d}.png"
+            name = f"{'images' if category else 'defect_free'}/img_{number:04d}.png"
             encoded = cv2.imencode(".png", picture[..., ::-1], PNG)[1]
             (directory / name).write_bytes(encoded.tobytes())  # cv2.imwrite says nothing when the disk is full
             image = {"file_name": name, "width": SIDE, "height": SIDE, "license": 1, "part": f"part_{order:02d}"}
             entries.append((image, masks))
+        return entries
+
+    orders, categories = range(1, len(jobs) + 1), [category for category, _ in jobs]
+    with ThreadPoolExecutor(os.cpu_count()) as pool:  # each part has a generator of its own
+        drawn = pool.map(draw, orders, categories, [list(islice(numbers, views)) for _, views in jobs])
+        entries = [entry for part in drawn for entry in part]
     _write_coco(directory / "annotations.json", sorted(entries, key=lambda entry: entry[0]["file_name"][-8:]))
 
 
-def _write_coco(path: Path, entries: Sequence[tuple[dict[str, Any], list[tuple[str, np.ndarray]]]]) -> None:
+def _write_coco(path: Path, entries: Sequence[Entry]) -> None:
     """The images and their masks as a COCO document: polygons where they tell all of a mask, else RLE."""
     document = coco_dict([image for image, _ in entries], [masks for _, masks in entries], list(DEFECTS))
     for annotation, mask in zip(document["annotations"], (m for _, masks in entries for _, m in masks), strict=True):
