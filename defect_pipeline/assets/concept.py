@@ -1,6 +1,6 @@
 """The component's look: DreamBooth with class-prior preservation on the annotated images (paper A §3.1)."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -142,9 +142,16 @@ def describe_training(build: Build, losses: list[tuple[float, float]], steps: in
 
 def preview(backbone: Backbone, prompts: list[str], build: Build, size: int, **steering) -> list[np.ndarray]:
     """One image for each prompt, from seeds that stay the same from run to run."""
+    return sampled(backbone, prompts, range(PREVIEW_SEED, PREVIEW_SEED + len(prompts)), build, size, **steering)
+
+
+def sampled(
+    backbone: Backbone, prompts: list[str], seeds: Sequence[int], build: Build, size: int, **steering
+) -> list[np.ndarray]:
+    """One image (size, size, 3) uint8 for each prompt and seed, all from noise."""
     synthesis = build.settings.synthesis
     latents = sample_images(
-        backbone, prompts, range(PREVIEW_SEED, PREVIEW_SEED + len(prompts)), size,
+        backbone, prompts, seeds, size,
         steps=synthesis.steps, batch=synthesis.batch, **({"guidance": synthesis.guidance} | steering),
     )  # fmt: skip
     return list(backbone.decode(latents).numpy())

@@ -13,14 +13,13 @@ import numpy as np
 import torch
 from diffusers import ControlNetModel
 
-from defect_pipeline.assets.concept import backbone_of, concept_prompt, load_untouched, prior_prompt
+from defect_pipeline.assets.concept import backbone_of, concept_prompt, load_untouched, prior_prompt, sampled
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.fid import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.segmentation import annotated_windows, load_segmentor
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES, Canvases, image_seed, load_generator, paint, read_canvases
 from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.distances import Comparison, compare
 from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_figures
@@ -63,6 +62,11 @@ def autoencoder_report(build: Build) -> None:
     rows = [images[shown][:8], decoded[shown][:8], errors[shown][:8]]
     captions = [name for name, row in zip(("image", "decoded", "error x 8"), rows, strict=True) for _ in row]
     build.picture("crops", contact_sheet([x for row in rows for x in row], captions, columns=len(rows[0]), cell=192))
+
+
+def read_reconstruction(directory: Path) -> Reconstruction:
+    """What an `autoencoder_report` artifact says."""
+    return Reconstruction(**json.loads((directory / REPORT).read_text()))
 
 
 def _native_crops(build: Build) -> tuple[list[np.ndarray], list[np.ndarray]]:
@@ -109,9 +113,10 @@ def kid_ladder(build: Build) -> None:
     canvases = read_canvases(build, build.defect_class)
     seeds = [image_seed(build.pipeline.seed, build.defect_class, f"ladder/{k}") for k in range(len(canvases.drivers))]
     backbone, hypernetwork = load_generator(build)
+    n, size = len(seeds), build.settings.drivers.size
     rungs = {
-        "un-adapted backbone": _from_prompt(build, load_untouched(build), prior_prompt(build), seeds),
-        "concept": _from_prompt(build, backbone, concept_prompt(build), seeds),
+        "un-adapted backbone": sampled(load_untouched(build), [prior_prompt(build)] * n, seeds, build, size),
+        "concept": sampled(backbone, [concept_prompt(build)] * n, seeds, build, size),
         "concept + condition": _painted(build, backbone, hypernetwork, canvases, seeds, from_noise=True),
         "the same, as shipped": [
             read_image(file) for file in sorted((build.parent("sadf_images").path / IMAGES).glob("*.png"))
@@ -136,16 +141,6 @@ def kid_ladder(build: Build) -> None:
 def read_ladder(directory: Path) -> dict[str, Comparison]:
     """What a `kid_ladder` artifact says of each set of images."""
     return {name: Comparison(**part) for name, part in json.loads((directory / REPORT).read_text()).items()}
-
-
-def _from_prompt(build: Build, backbone: Backbone, prompt: str, seeds: Sequence[int]) -> list[np.ndarray]:
-    """Images (S, S, 3) uint8 that a prompt alone gives."""
-    synthesis = build.settings.synthesis
-    latents = sample_images(
-        backbone, [prompt] * len(seeds), seeds, build.settings.drivers.size,
-        steps=synthesis.steps, guidance=synthesis.guidance, batch=synthesis.batch,
-    )  # fmt: skip
-    return list(backbone.decode(latents).numpy())
 
 
 def _painted(
@@ -262,8 +257,3 @@ def _show_twins(
     build.picture(
         "twins", contact_sheet([x for row in rows.values() for x in row], captions, columns=len(rows["its twin"]))
     )
-
-
-def read_reconstruction(directory: Path) -> Reconstruction:
-    """What an `autoencoder_report` artifact says."""
-    return Reconstruction(**json.loads((directory / REPORT).read_text()))
