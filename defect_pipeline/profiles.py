@@ -82,9 +82,9 @@ class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
     steps: int = 10
     guidance: float = 1.0  # away from the empty prompt; 1 is none
-    defect_guidance: float = 1.75  # away from the same driver without its defect; 1 is none
-    strength: float = 0.2  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
-    fade: float = 10.0  # px around the masks over which the strength falls from 1
+    defect_guidance: float = 1.5  # away from the same driver without its defect; 1 is none
+    strength: float = 0.05  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
+    fade: float = 6.0  # px around the masks over which the strength falls from 1
     batch: int = 20
 
     def __post_init__(self) -> None:
