@@ -141,7 +141,7 @@ def _quality(options: argparse.Namespace) -> int:
     for failure in failures:
         _say("Failed", failure)
     if not failures:
-        print_quality(out, place.store)
+        print_quality(out, place.store, place.pipeline)
         if options.pictures:
             export_pictures(place.store, options.pictures)
             out.print(f"The pictures are in {options.pictures}.")

@@ -53,12 +53,12 @@ class Drivers:
 class Concept:
     """DreamBooth with prior preservation (paper A §3.1)."""
 
-    steps: int = 110
+    steps: int = 105
     batch: int = 8  # images of the component a step
     prior_batch: int = 2  # images of its class, as the untouched model paints it
     learning_rate: float = 4e-4
     prior_weight: float = 0.5
-    prior_images: int = 24
+    prior_images: int = 16
     window: int = 64  # px; most steps see as many pixels in windows around defects; 0: whole crops only, as the paper
     token: str = "sks"
     class_noun: str = "component"
@@ -69,7 +69,7 @@ class Hypernetwork:
     """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
 
     init: str = "backbone"
-    steps: int = 170
+    steps: int = 160
     batch: int = 8
     learning_rate: float = 4e-4
     window: int = 64  # as the concept's
@@ -80,11 +80,12 @@ class Hypernetwork:
 @dataclass(frozen=True)
 class Synthesis:
     images_per_driver: int = 1  # the paper allows up to 15
-    steps: int = 10
+    steps: int = 8
     guidance: float = 1.0  # away from the empty prompt; 1 is none
-    defect_guidance: float = 1.5  # away from the same driver without its defect; 1 is none
+    defect_guidance: float = 1.75  # away from the same driver without its defect; 1 is none
     strength: float = 0.05  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
     fade: float = 6.0  # px around the masks over which the strength falls from 1
+    transfer: bool = True  # only what a defect changes against its twin is kept, on the defect-free image; False: paper
     batch: int = 20
 
     def __post_init__(self) -> None:
@@ -101,11 +102,25 @@ class Synthesis:
 
 
 @dataclass(frozen=True)
+class Filter:
+    """What a synthetic image must show to be accepted."""
+
+    visible: float = 8.0  # grey levels, mean change under the mask against its twin, at least
+    ratio: float = 1.2  # change under the mask / within 8 px around it, at least
+    on_component: float = 0.9  # share of the mask, at least
+    refine: bool = False  # labels shrink or grow to the visible change
+
+
+@dataclass(frozen=True)
 class Thresholds:
-    """The gate on each class: the largest KID and FID it may have to real images (extractor named in the report)."""
+    """The gate on each class: the largest KID and FID it may have to real images (extractor named in the report), and
+    what the checks of faithfulness, copying and filter ask of it."""
 
     kid: float
     fid: float
+    in_mask: float = 3.0  # change under the mask / elsewhere, at least; two thirds of it where masks are below 1 %
+    copies: float = 0.05  # share of the defects, at most
+    accepted: float = 0.5  # share of the images, at least
     per_class: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def of(self, defect_class: str) -> tuple[float, float]:
@@ -119,7 +134,7 @@ class Segmentor:
 
     backbone: Literal["efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0"
     weights: str = ""  # directory of COCO weights for "resnet50-coco"
-    steps: int = 120  # at least
+    steps: int = 110  # at least
     passes: int = 12  # over the real images, at least
     batch: int = 8
     learning_rate: float = 1e-3
@@ -145,6 +160,7 @@ class Profile:
     concept: Concept = Concept()
     hypernetwork: Hypernetwork = Hypernetwork()
     synthesis: Synthesis = Synthesis()
+    filter: Filter = Filter()
     segmentor: Segmentor = Segmentor()
 
 
@@ -172,7 +188,9 @@ SD15 = Profile(
     hypernetwork=Hypernetwork(
         init="zero", steps=7000, batch=4, learning_rate=1e-5, window=0, mask_weight=1.0, text_dropout=0.5
     ),
-    synthesis=Synthesis(images_per_driver=15, strength=1.0, steps=20, guidance=7.5, defect_guidance=1.0, batch=8),
+    synthesis=Synthesis(
+        images_per_driver=15, strength=1.0, transfer=False, steps=20, guidance=7.5, defect_guidance=1.0, batch=8
+    ),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
 )
 

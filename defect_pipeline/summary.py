@@ -6,9 +6,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.order import ARMS, order_summary, read_order
-from defect_pipeline.assets.quality import Faithfulness, read_ladder, read_reconstruction
+from defect_pipeline.assets.quality import Agreement, read_ladder, read_reconstruction
 from defect_pipeline.assets.segmentation import read_figures
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
 from defect_pipeline.automation.checks import CHECKS, evaluate
@@ -26,7 +29,16 @@ def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
         return False
     passed = True
     table = Table(
-        "class", "real train/held-out", "synthetic", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)", "checks"
+        "class",
+        "real train/held-out",
+        "accepted",
+        "in mask",
+        "copies",
+        "KID (95 % CI)",
+        "KID floor",
+        "FID",
+        "FID floor (n)",
+        "checks",
     )
     for k in dataset.categories:
         failed = [c.name for c in CHECKS if c.partitioned and _fails(c, store, pipeline, k)]
@@ -53,13 +65,17 @@ def _real(dataset, defect_class: str) -> str:
 
 def _figures(store: Store, defect_class: str) -> list[str]:
     try:
+        verdicts = read_verdicts(store.current("sadf_accepted", defect_class).path)
+        _, twins = read_twins(store.current("faithfulness_report", defect_class).path)
+        _, copying = read_copies(store.current("copy_report", defect_class).path)
         report = Report.read(store.current("fid_report", defect_class).path).held_out
     except PipelineError:
-        return ["-"] * 5
+        return ["-"] * 7
     floor = "-" if math.isnan(report.floor_fid) else f"{report.floor_fid:.1f} ({report.n_floor})"
     return [
-        str(report.n_synthetic), f"{report.kid:.3f} ({report.kid_low:.3f} … {report.kid_high:.3f})",
-        f"{report.floor_kid:.3f}", f"{report.fid:.1f}", floor,
+        f"{(verdicts['reason'] == '').sum()} of {len(verdicts)}", f"{twins.ratio:.0f}x", f"{copying.copies:.0%}",
+        f"{report.kid:.3f} ({report.kid_low:.3f} … {report.kid_high:.3f})", f"{report.floor_kid:.3f}",
+        f"{report.fid:.1f}", floor,
     ]  # fmt: skip
 
 
@@ -80,7 +96,7 @@ def _print_segmentation(console: Console, store: Store) -> None:
     console.print(table)
 
 
-def print_quality(console: Console, store: Store) -> None:
+def print_quality(console: Console, store: Store, pipeline: Pipeline) -> None:
     """Print the tables behind `defect-pipeline quality`, whose assets must be there."""
     classes = open_dataset(store.current("inspection_images")).categories
     kept = read_reconstruction(store.current("autoencoder_report").path)
@@ -109,11 +125,11 @@ def print_quality(console: Console, store: Store) -> None:
         "IoU real (n)",
     )
     for k in classes:
-        found = Faithfulness.read(store.current("faithfulness_report", k).path)
-        twins, noise = found.shipped, found.from_noise
+        _, twins = read_twins(store.current("faithfulness_report", k).path)
+        found = Agreement.read(store.current("agreement_report", k).path)
         table.add_row(
-            k, f"{twins.median_area:.1%}", str(twins.n), f"{twins.ratio:.1f}", f"{twins.wanted:g}", f"{twins.ratio_near:.1f}",
-            f"{noise.ratio:.1f}", f"{found.iou_synthetic:.3f}", f"{found.iou_real:.3f} ({found.n_real})",
+            k, f"{twins.median_area:.1%}", str(twins.n), f"{twins.ratio:.1f}", f"{twins.wanted(pipeline.settings.thresholds.in_mask):g}", f"{twins.ratio_near:.1f}",
+            f"{found.from_noise.ratio:.1f}", f"{found.iou_synthetic:.3f}", f"{found.iou_real:.3f} ({found.n_real})",
         )  # fmt: skip
     console.print(table)
     cells = read_order(store.current("order_report").path)
@@ -131,7 +147,10 @@ SHOWN = (  # asset, picture, whether there is one for each class
     ("sadf_images", "contact sheet with masks", True),
     ("kid_ladder", "ladder", True),
     ("kid_ladder", "from noise", True),
-    ("faithfulness_report", "twins", True),
+    ("faithfulness_report", "best", True),
+    ("faithfulness_report", "worst", True),
+    ("copy_report", "nearest training defects", True),
+    ("agreement_report", "twins", True),
     ("order_report", "images", False),
 )
 

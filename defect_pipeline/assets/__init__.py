@@ -8,10 +8,13 @@ from defect_pipeline.assets.drivers import topological_drivers  # isort: skip
 from defect_pipeline.assets.concept import concept_weights  # isort: skip
 from defect_pipeline.assets.hypernetwork import hypernetwork_weights  # isort: skip
 from defect_pipeline.assets.synthesis import sadf_images  # isort: skip
+from defect_pipeline.assets.faithfulness import faithfulness_report  # isort: skip
+from defect_pipeline.assets.copying import copy_report  # isort: skip
+from defect_pipeline.assets.accepted import sadf_accepted  # isort: skip
 from defect_pipeline.assets.fid import fid_report  # isort: skip
 from defect_pipeline.assets.coco import sadf_coco  # isort: skip
 from defect_pipeline.assets.segmentation import segmentation_report, segmentor  # isort: skip
-from defect_pipeline.assets.quality import autoencoder_report, faithfulness_report, kid_ladder  # isort: skip
+from defect_pipeline.assets.quality import agreement_report, autoencoder_report, kid_ladder  # isort: skip
 from defect_pipeline.assets.order import order_report  # isort: skip
 
 chain = [
@@ -22,9 +25,12 @@ chain = [
     concept_weights,
     hypernetwork_weights,
     sadf_images,
+    faithfulness_report,
+    copy_report,
+    sadf_accepted,
     fid_report,
     sadf_coco,
     segmentor,
     segmentation_report,
 ]
-quality = [kid_ladder, faithfulness_report, autoencoder_report, order_report]
+quality = [kid_ladder, agreement_report, autoencoder_report, order_report]

@@ -2,28 +2,32 @@
 
 import json
 import shutil
+from pathlib import Path
 
 import dagster as dg
 import numpy as np
 
 from defect_pipeline.assets.fid import Report, gate_problems
-from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.masks import decode
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+
+FILTERED, UNFILTERED = "annotations.json", "annotations_unfiltered.json"
+Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
 
 
 @stage(
-    parents=("inspection_images", "mask_bank", "sadf_images", "fid_report"),
+    parents=("inspection_images", "sadf_images", "sadf_accepted", "fid_report"),
     settings=lambda pipeline: pipeline.settings.thresholds,
     group="synthesis",
     kinds={"coco"},
 )
 def sadf_coco(build: Build) -> None:
-    """One COCO data set of all classes. Looks at every class's FID report again and refuses what its gate refuses."""
+    """One COCO data set of all classes, filtered and unfiltered. Looks at every class's gate again and keeps to it."""
     problems = []
     for k in build.classes():
         report = Report.read(build.parent("fid_report", k).path)
@@ -35,43 +39,76 @@ def sadf_coco(build: Build) -> None:
             allow_retries=False,
         )
     (build.path / IMAGES).mkdir()
-    merged: dict = {"images": [], "annotations": []}
     for k in build.classes():
-        part = build.parent("sadf_images", k).path
-        coco = json.loads((part / "annotations.json").read_text())
-        first_image, first_annotation = len(merged["images"]), len(merged["annotations"])
-        for image in coco["images"]:
-            source = part / image["file_name"]
-            image |= {
-                "id": image["id"] + first_image,
-                "file_name": f"{IMAGES}/{build.classes().index(k)}_{source.name}",
-            }
-            image["defect_class"] = k
-            shutil.copyfile(source, build.path / image["file_name"])
-        for annotation in coco["annotations"]:
-            annotation |= {"id": annotation["id"] + first_annotation, "image_id": annotation["image_id"] + first_image}
-        merged["images"] += coco["images"]
-        merged["annotations"] += coco["annotations"]
-    merged |= {
-        "info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed},
-        "categories": coco["categories"],
-    }
-    (build.path / "annotations.json").write_text(json.dumps(merged))
-    build.metadata |= {"images": len(merged["images"]), "instances": len(merged["annotations"])}
+        for source in sorted((build.parent("sadf_images", k).path / IMAGES).glob("*.png")):
+            shutil.copyfile(source, build.path / _file_name(build, k, source.name))
+    for file, stage_name in ((FILTERED, "sadf_accepted"), (UNFILTERED, "sadf_images")):
+        merged = _merged(build, stage_name)
+        (build.path / file).write_text(json.dumps(merged))
+        build.metadata |= {f"{file}: {what}": len(merged[what]) for what in ("images", "annotations")}
     build.picture("contact sheet", _overview(build))
 
 
+def _merged(build: Build, stage_name: str) -> dict:
+    """The COCO documents that a stage made of the classes as one."""
+    merged: dict = {
+        "info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed},
+        "images": [],
+        "annotations": [],
+    }
+    for k in build.classes():
+        part = json.loads((build.parent(stage_name, k).path / "annotations.json").read_text())
+        first_image, first_annotation = len(merged["images"]), len(merged["annotations"])
+        merged["categories"] = part["categories"]
+        merged["images"] += [
+            image
+            | {
+                "id": image["id"] + first_image,
+                "file_name": _file_name(build, k, Path(image["file_name"]).name),
+                "defect_class": k,
+            }
+            for image in part["images"]
+        ]
+        merged["annotations"] += [
+            entry | {"id": entry["id"] + first_annotation, "image_id": entry["image_id"] + first_image}
+            for entry in part["annotations"]
+        ]
+    return merged
+
+
+def _file_name(build: Build, defect_class: str, name: str) -> str:
+    """Where a class's image lies in the joined set."""
+    return f"{IMAGES}/{build.classes().index(defect_class)}_{name}"
+
+
 def _overview(build: Build) -> np.ndarray:
-    """A row for each class: three real crops, four synthetic images, and these with the masks they were asked for."""
+    """A row for each class: three real crops, four accepted images, and these with their masks."""
     dataset, size, colours = build.dataset(), build.settings.drivers.size, class_colours(build.classes())
     pictures, captions = [], []
-    for k in build.classes():
+    images, instances = read_coco(build.path, build.classes())
+    for number, k in enumerate(build.classes()):
         train = [i for i in dataset.of_class(k) if dataset.images.at[i, "split"] == "train"][:3]
         real = [crop.image for crop in defect_crops(dataset, train, k, size, per_image=1, zoom=1.0, seed=0)]
-        part, bank = build.parent("sadf_images", k).path, read_bank(build.parent("mask_bank", k).path)[:4]
-        painted = [read_image(part / IMAGES / f"{n:04d}_00.png") for n in range(len(bank))]
-        asked = [overlay(image, entry.masks, colours) for image, entry in zip(painted, bank, strict=True)]
-        row = [*real, *[np.full_like(painted[0], 255)] * (3 - len(real)), *painted, *asked]
-        pictures += row
-        captions += [f"{k}: real"] * 3 + ["synthetic"] * len(painted) + ["mask asked for"] * len(asked)
+        own = [i for i, found in enumerate(instances) if any(category == number for category, _ in found)][:4]
+        labelled = [overlay(images[i], [(k, mask) for _, mask in instances[i]], colours) for i in own]
+        blank = np.full((size, size, 3), 255, np.uint8)
+        for row, columns, caption in (
+            (real, 3, f"{k}: real"),
+            ([images[i] for i in own], 4, "synthetic"),
+            (labelled, 4, "its mask"),
+        ):
+            pictures += row + [blank] * (columns - len(row))
+            captions += [caption] * len(row) + [""] * (columns - len(row))
     return contact_sheet(pictures, captions, columns=11)
+
+
+def read_coco(directory: Path, categories: tuple[str, ...], file: str = FILTERED) -> Annotated:
+    """The images of a `sadf_coco` artifact with their instances as (category index, mask)."""
+    coco = json.loads((directory / file).read_text())
+    instances: dict[int, list[tuple[int, np.ndarray]]] = {image["id"]: [] for image in coco["images"]}
+    index = {entry["id"]: categories.index(entry["name"]) for entry in coco["categories"]}
+    for annotation in coco["annotations"]:
+        (height, width), counts = annotation["segmentation"]["size"], annotation["segmentation"]["counts"]
+        instances[annotation["image_id"]].append((index[annotation["category_id"]], decode(counts, height, width)))
+    images = [read_image(directory / image["file_name"]) for image in coco["images"]]
+    return images, [instances[image["id"]] for image in coco["images"]]

@@ -6,26 +6,25 @@ from pathlib import Path
 
 import numpy as np
 
+from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.errors import PipelineError
+from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.evaluation.distances import Comparison, compare
-from defect_pipeline.evaluation.features import Extractor, load_extractor
-from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.io import read_image
-
-CROPS_PER_IMAGE = 3
-HELD_OUT = ("val", "test")
 
 
 @dataclass(frozen=True)
 class Report:
-    """The synthetic images of a class against real crops of held-out images, and against those of train images.
+    """The accepted synthetic images of a class against real crops of held-out images, and against those of train images.
 
-    Held-out (val and test) is what counts; a generator that copies is near to train alone.
+    Held-out (val and test) is what counts; a generator that copies is near to train alone. Beside them all synthetic
+    images, as they were before the filter, against the held-out ones.
     """
 
     held_out: Comparison
     train: Comparison
+    unfiltered: Comparison
 
     @classmethod
     def read(cls, directory: Path) -> "Report":
@@ -35,7 +34,7 @@ class Report:
 
 
 @stage(
-    parents=("inspection_images", "sadf_images"),
+    parents=("inspection_images", "sadf_images", "sadf_accepted"),
     settings=lambda pipeline: (
         pipeline.settings.extractor, pipeline.settings.extractor_weights, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom,
     ),
@@ -47,49 +46,21 @@ class Report:
 def fid_report(build: Build) -> None:
     """KID with its confidence interval and FID to held-out and to train images, beside the real-vs-real floor."""
     extractor = extractor_of(build)
-    synthetic = [read_image(path) for path in sorted((build.parent("sadf_images").path / "images").glob("*.png"))]
-    features = extractor.features(np.stack(synthetic))
+    verdicts = read_verdicts(build.parent("sadf_accepted").path)
+    painted = build.parent("sadf_images").path / IMAGES
+    features = extractor.features([read_image(painted / name) for name in verdicts["image"]])
+    accepted = features[verdicts["reason"] == ""]
 
-    def to(splits: tuple[str, ...]) -> Comparison:
-        return compare(
-            real_features(build, extractor, build.defect_class, splits),
-            features,
-            extractor=extractor.name,
-            seed=build.pipeline.seed,
-        )
+    def to(splits: tuple[str, ...], synthetic: np.ndarray) -> Comparison:
+        real = real_features(build, extractor, build.defect_class, splits)
+        return compare(real, synthetic, extractor=extractor.name, seed=build.pipeline.seed)
 
-    report = Report(held_out=to(HELD_OUT), train=to(("train",)))
-    (build.path / "report.json").write_text(
-        json.dumps({"held_out": asdict(report.held_out), "train": asdict(report.train)})
-    )
+    report = Report(held_out=to(HELD_OUT, accepted), train=to(("train",), accepted), unfiltered=to(HELD_OUT, features))
+    (build.path / "report.json").write_text(json.dumps(asdict(report)))
     build.metadata |= {
         "KID": report.held_out.kid, "FID": report.held_out.fid, "KID floor": report.held_out.floor_kid,
-        "report": [{"reference": name, **asdict(part)} for name, part in (("held-out", report.held_out), ("train", report.train))],
+        "report": [{"compared": name, **asdict(part)} for name, part in vars(report).items()],
     }  # fmt: skip
-
-
-def extractor_of(build: Build) -> Extractor:
-    """The profile's feature extractor, on its device."""
-    settings = build.settings
-    weights = Path(settings.extractor_weights) if settings.extractor_weights else None
-    return load_extractor(settings.extractor, weights, device=settings.device)
-
-
-def real_features(build: Build, extractor: Extractor, defect_class: str, splits: tuple[str, ...]) -> np.ndarray:
-    """Features (n, D) of real crops of a class. Raises PipelineError where there are too few to compare with."""
-    dataset, drivers = build.dataset(), build.settings.drivers
-    ids = [i for i in dataset.of_class(defect_class) if dataset.images.at[i, "split"] in splits]
-    crops = defect_crops(
-        dataset, ids, defect_class, drivers.size,
-        per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=build.pipeline.seed,
-    )  # fmt: skip
-    real = [crop.image for crop in crops]
-    if len(real) < 4:
-        raise PipelineError(
-            f"Class {defect_class!r} has {len(ids)} images in {' and '.join(splits)} of {dataset.root}, too few to "
-            "compare with: add images of other parts, or take the class out."
-        )
-    return extractor.features(np.stack(real))
 
 
 def gate_problems(report: Report, kid: float, fid: float) -> list[str]:

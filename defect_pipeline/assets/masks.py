@@ -24,6 +24,10 @@ class BankEntry:
     background: str
     masks: list[tuple[str, np.ndarray]]
 
+    def mask(self) -> np.ndarray:
+        """(S, S) bool: the union of all masks."""
+        return np.any([mask for _, mask in self.masks], axis=0)
+
 
 def _drawn_digest(pipeline: Pipeline) -> str:
     """sha256 over the hand-drawn masks, so that a redrawn one is noticed."""

@@ -11,8 +11,8 @@ import torch
 
 from defect_pipeline.assets.concept import backbone_of, learn_concept, load_untouched, prior_latents
 from defect_pipeline.assets.drivers import TrainingCrops, make_driver, training_crops
-from defect_pipeline.assets.fid import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.hypernetwork import condition_prompt, learn_condition, new_hypernetwork
+from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import image_seed, paint, read_canvases
 from defect_pipeline.diffusion.adapters import Examples
@@ -47,7 +47,7 @@ class Cell:
         pipeline.settings.concept, pipeline.settings.hypernetwork, pipeline.settings.synthesis, pipeline.settings.precision,
         pipeline.settings.drivers, pipeline.settings.extractor, pipeline.settings.extractor_weights, backbone_of(pipeline),
     ),
-    group="quality",
+    group="evaluation",
     kinds={"torch", "diffusers"},
     gpu=True,
 )  # fmt: skip
@@ -124,8 +124,7 @@ def _cell(build: Build, arm: str, seed: int) -> tuple[list[Cell], np.ndarray]:
         canvases = read_canvases(build, k)
         seeds = [image_seed(seed, k, f"order/{n}") for n in range(len(canvases.drivers))]
         real = real_features(build, extractor, k, HELD_OUT)
-        latents = paint(build, backbone, hypernetwork, canvases, seeds, from_noise=True)
-        images = backbone.decode(latents).numpy()
+        images = paint(build, backbone, hypernetwork, canvases, seeds, from_noise=True)
         features = extractor.features(images)
         kid, fid = kernel_distance(real, features), frechet_distance(real, features)
         cells.append(Cell(seed, arm, k, kid, fid, len(groups), len(images)))

@@ -11,25 +11,31 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel
 
 from defect_pipeline.assets.concept import backbone_of, concept_prompt, load_untouched, prior_prompt, sampled
 from defect_pipeline.assets.drivers import read_training
-from defect_pipeline.assets.fid import HELD_OUT, extractor_of, real_features
+from defect_pipeline.assets.faithfulness import twins_sheet
+from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.segmentation import annotated_windows, load_segmentor
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.assets.synthesis import IMAGES, Canvases, image_seed, load_generator, paint, read_canvases
-from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.assets.synthesis import (
+    IMAGES,
+    Canvases,
+    image_seed,
+    load_generator,
+    paint,
+    read_canvases,
+    read_set,
+)
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.distances import Comparison, compare
-from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_figures
+from defect_pipeline.evaluation.faithfulness import TwinFigures, twin_figures, twin_table
 from defect_pipeline.evaluation.reconstruction import Reconstruction, reconstruction
 from defect_pipeline.evaluation.segmentation import mask_iou
 from defect_pipeline.imaging.copy_paste import paste_defect
-from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.geometry import square_crop
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.imaging.sheets import contact_sheet
 from defect_pipeline.recognition.segmentor import predict
 
 REPORT = "report.json"
@@ -42,7 +48,7 @@ SCORE = 0.5  # of a detection that counts
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.drivers.size, backbone_of(pipeline)),
-    group="quality",
+    group="evaluation",
     kinds={"torch", "diffusers"},
     gpu=True,
 )
@@ -103,7 +109,7 @@ def _native_crops(build: Build) -> tuple[list[np.ndarray], list[np.ndarray]]:
         pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.extractor,
         pipeline.settings.extractor_weights, pipeline.settings.drivers.zoom, backbone_of(pipeline),
     ),
-    group="quality",
+    group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
     gpu=True,
@@ -117,7 +123,7 @@ def kid_ladder(build: Build) -> None:
     rungs = {
         "un-adapted backbone": sampled(load_untouched(build), [prior_prompt(build)] * n, seeds, build, size),
         "concept": sampled(backbone, [concept_prompt(build)] * n, seeds, build, size),
-        "concept + condition": _painted(build, backbone, hypernetwork, canvases, seeds, from_noise=True),
+        "concept + condition": list(paint(build, backbone, hypernetwork, canvases, seeds, from_noise=True)),
         "the same, as shipped": [
             read_image(file) for file in sorted((build.parent("sadf_images").path / IMAGES).glob("*.png"))
         ],
@@ -143,21 +149,6 @@ def read_ladder(directory: Path) -> dict[str, Comparison]:
     return {name: Comparison(**part) for name, part in json.loads((directory / REPORT).read_text()).items()}
 
 
-def _painted(
-    build: Build,
-    backbone: Backbone,
-    hypernetwork: ControlNetModel,
-    canvases: Canvases,
-    seeds: Sequence[int],
-    *,
-    from_noise: bool,
-    defects: bool = True,
-) -> list[np.ndarray]:
-    """Images (S, S, 3) uint8, see `paint`."""
-    latents = paint(build, backbone, hypernetwork, canvases, seeds, from_noise=from_noise, defects=defects)
-    return list(backbone.decode(latents).numpy())
-
-
 def _copy_paste(build: Build, canvases: Canvases) -> list[np.ndarray]:
     """Defects of train images, cut out and blended into the canvases' backgrounds."""
     crops = read_training({build.defect_class: build.parent("topological_drivers").path})
@@ -169,55 +160,47 @@ def _copy_paste(build: Build, canvases: Canvases) -> list[np.ndarray]:
     ]
 
 
-# --- Faithfulness --------------------------------------------------------------------------------------------------
+# --- A segmentor's view ---------------------------------------------------------------------------------------------
 
 
 @dataclass(frozen=True)
-class Faithfulness:
-    """Of a class: twins as they are shipped and all from noise, and what a segmentor trained on real images sees.
+class Agreement:
+    """Of a class: twins all from noise, and whether a segmentor trained on real images sees what was asked for.
 
     The IoUs are means over images, of the class's detections together against the mask.
     """
 
-    shipped: TwinFigures
     from_noise: TwinFigures
     iou_synthetic: float
     iou_real: float  # of the same segmentor, on real test images
+    n_synthetic: int
     n_real: int
 
     @classmethod
-    def read(cls, directory: Path) -> "Faithfulness":
+    def read(cls, directory: Path) -> "Agreement":
         found = json.loads((directory / REPORT).read_text())
-        return cls(**found | {name: TwinFigures(**found[name]) for name in ("shipped", "from_noise")})
+        return cls(**found | {"from_noise": TwinFigures(**found["from_noise"])})
 
 
 @stage(
     parents=(
         "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights",
-        "hypernetwork_weights", "segmentor",
+        "hypernetwork_weights", "sadf_images", "segmentor",
     ),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.segmentor),
-    group="quality",
+    group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
     gpu=True,
 )  # fmt: skip
-def faithfulness_report(build: Build) -> None:
-    """Whether defects stand in their masks: change against twins without the mask, and a real-trained segmentor's view."""
-    canvases = read_canvases(build, build.defect_class)
-    seeds = [image_seed(build.pipeline.seed, build.defect_class, f"twin/{k}") for k in range(len(canvases.drivers))]
-    backbone, hypernetwork = load_generator(build)
-
-    def painted(from_noise: bool, defects: bool) -> list[np.ndarray]:
-        return _painted(build, backbone, hypernetwork, canvases, seeds, from_noise=from_noise, defects=defects)
-
-    images, twins = painted(False, True), painted(False, False)
-    masks = list(canvases.masks)
+def agreement_report(build: Build) -> None:
+    """IoU of a real-trained segmentor against the masks asked for, beside real images; twins painted all from noise."""
+    images, masks = read_set(build.parent("sadf_images").path, build.parent("mask_bank").path)
     category = build.classes().index(build.defect_class)
-    model = load_segmentor(build, "real")
     test_images, test_truth = annotated_windows(build.dataset(), "test", build.settings.drivers.size, defective=True)
     own = [i for i, instances in enumerate(test_truth) if any(k == category for k, _ in instances)]
     truth = [np.any([m for k, m in test_truth[i] if k == category], axis=0) for i in own]
+    model = load_segmentor(build, "real")
 
     def iou(seen: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
         found = [
@@ -226,34 +209,20 @@ def faithfulness_report(build: Build) -> None:
         ]
         return float(np.mean([mask_iou(mask, f) for mask, f in zip(wanted, found, strict=True)]))
 
-    report = Faithfulness(
-        shipped=twin_figures(images, twins, masks),
-        from_noise=twin_figures(painted(True, True), painted(True, False), masks),
+    canvases = read_canvases(build, build.defect_class)
+    seeds = [image_seed(build.pipeline.seed, build.defect_class, f"twin/{k}") for k in range(len(canvases.drivers))]
+    generator = load_generator(build)
+    with_mask, without = (
+        list(paint(build, *generator, canvases, seeds, from_noise=True, defects=defects)) for defects in (True, False)
+    )
+    report = Agreement(
+        from_noise=twin_figures(twin_table(with_mask, without, list(canvases.masks))),
         iou_synthetic=iou(images, masks),
         iou_real=iou([test_images[i] for i in own], truth) if own else float("nan"),
+        n_synthetic=len(images),
         n_real=len(own),
     )
     (build.path / REPORT).write_text(json.dumps(asdict(report)))
-    build.metadata["twins"] = [
-        {"painted": name, **asdict(part)}
-        for name, part in (("as shipped", report.shipped), ("all from noise", report.from_noise))
-    ]
     build.metadata |= {"IoU, synthetic": report.iou_synthetic, "IoU, real": report.iou_real}
-    _show_twins(build, images, twins, masks)
-
-
-def _show_twins(
-    build: Build, images: Sequence[np.ndarray], twins: Sequence[np.ndarray], masks: Sequence[np.ndarray]
-) -> None:
-    """Six images with their masks, their twins, and what changed between the two."""
-    colours = class_colours(build.classes())
-    rows: dict[str, list[np.ndarray]] = {"asked for": [], "with the mask": [], "its twin": [], "change x 2": []}
-    for image, twin, mask in list(zip(images, twins, masks, strict=True))[:6]:
-        changed = np.clip(2 * change(image, twin), 0, 255).astype(np.uint8)
-        shown = overlay(twin, [(build.defect_class, mask)], colours), image, twin, np.dstack([changed] * 3)
-        for row, picture in zip(rows.values(), shown, strict=True):
-            row.append(picture)
-    captions = [name for name, row in rows.items() for _ in row]
-    build.picture(
-        "twins", contact_sheet([x for row in rows.values() for x in row], captions, columns=len(rows["its twin"]))
-    )
+    build.metadata |= {f"from noise: {name}": value for name, value in asdict(report.from_noise).items()}
+    build.picture("twins", twins_sheet(build, with_mask[:6], without[:6], list(canvases.masks[:6])))

@@ -10,13 +10,12 @@ import torch
 from safetensors.torch import load_file, save_file
 from torchvision.models.detection import MaskRCNN
 
+from defect_pipeline.assets.coco import Annotated, read_coco
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.masks import decode
 from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
 from defect_pipeline.recognition.segmentor import build_segmentor, predict, regime_stages, train_segmentor
 from defect_pipeline.store import atomic_write
@@ -24,7 +23,6 @@ from defect_pipeline.store import atomic_write
 REGIMES = ("real", "synthetic", "synthetic_then_real")
 REPORT = "figures.json"
 CHECKPOINT_STEPS = 50
-Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
 
 
 @stage(
@@ -124,18 +122,6 @@ def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
     return {
         regime: SegmentationFigures(**part) for regime, part in json.loads((directory / REPORT).read_text()).items()
     }
-
-
-def read_coco(directory: Path, categories: tuple[str, ...]) -> Annotated:
-    """The images of a `sadf_coco` artifact with their instances as (category index, mask)."""
-    coco = json.loads((directory / "annotations.json").read_text())
-    instances: dict[int, list[tuple[int, np.ndarray]]] = {image["id"]: [] for image in coco["images"]}
-    index = {entry["id"]: categories.index(entry["name"]) for entry in coco["categories"]}
-    for annotation in coco["annotations"]:
-        (height, width), counts = annotation["segmentation"]["size"], annotation["segmentation"]["counts"]
-        instances[annotation["image_id"]].append((index[annotation["category_id"]], decode(counts, height, width)))
-    images = [read_image(directory / image["file_name"]) for image in coco["images"]]
-    return images, [instances[image["id"]] for image in coco["images"]]
 
 
 def load_segmentor(build: Build, regime: str) -> MaskRCNN:

@@ -3,9 +3,10 @@
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from defect_pipeline.assets.concept import concept_prompt, load_concept
 from defect_pipeline.assets.drivers import read_synthesis_drivers
 from defect_pipeline.assets.hypernetwork import condition_prompt, steering
-from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.masks import BankEntry, read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import sample_images
@@ -47,40 +48,67 @@ MARGIN = 2  # px: a defect may reach a little past its outline
 )
 def sadf_images(build: Build) -> None:
     """Synthetic images of one class, their masks being the ones they were asked for; resumes where it was killed."""
-    settings = build.settings.synthesis
-    bank = read_bank(build.parent("mask_bank").path)
-    names = [(k, f"{k:04d}_{j:02d}.png") for k in range(len(bank)) for j in range(settings.images_per_driver)]
-    work = build.workdir / IMAGES
-    work.mkdir(exist_ok=True)
-    todo = [(k, name) for k, name in names if not (work / name).exists()]
-    if todo:
-        _paint(build, todo)
-    shutil.copytree(work, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
+    asked = paint_set(build, build.workdir / IMAGES)
+    shutil.copytree(build.workdir / IMAGES, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
+    write_coco(build, {name: entry.masks for name, entry in asked.items()})
+    build.metadata |= {"images": len(asked)}
+    colours = class_colours(build.classes())
+    images = {name: read_image(build.path / IMAGES / name) for name in list(asked)[:36]}
+    build.picture("contact sheet", contact_sheet(list(images.values()), columns=6))
+    shown = [overlay(image, asked[name].masks, colours) for name, image in images.items()]
+    build.picture("contact sheet with masks", contact_sheet(shown, columns=6))
 
+
+def paint_set(build: Build, folder: Path, *, defects: bool = True) -> dict[str, BankEntry]:
+    """Paint what is missing in ``folder`` of the class's set, or without ``defects`` of its twins (see `paint`).
+
+    Each image's file name and the entry of the mask bank behind it.
+    """
+    bank = read_bank(build.parent("mask_bank").path)
+    names = [
+        (k, f"{k:04d}_{j:02d}.png") for k in range(len(bank)) for j in range(build.settings.synthesis.images_per_driver)
+    ]
+    folder.mkdir(exist_ok=True)
+    todo = [(k, name) for k, name in names if not (folder / name).exists()]
+    if todo:
+        backbone, hypernetwork = load_generator(build)
+
+        def keep(start: int, images: np.ndarray) -> None:
+            for (_, name), image in zip(todo[start:], images, strict=False):
+                atomic_write(folder / name, partial(save_png, image=image))  # half an image must not count as painted
+            build.progress(start + len(images), len(todo))
+
+        seeds = [image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo]
+        canvases = read_canvases(build, build.defect_class, [k for k, _ in todo])
+        paint(build, backbone, hypernetwork, canvases, seeds, defects=defects, on_batch=keep)
+    build.metadata["painted now"] = len(todo)
+    return {name: bank[k] for k, name in names}
+
+
+def painted_files(painted: Path) -> list[str]:
+    """The file names of a `sadf_images` artifact's images, in order."""
+    return sorted(path.name for path in (painted / IMAGES).glob("*.png"))
+
+
+def driver_of(name: str) -> int:
+    """The entry of the mask bank that an image of the set was painted for."""
+    return int(name.split("_")[0])
+
+
+def read_set(painted: Path, bank: Path) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """The images of a `sadf_images` artifact, in the order of their names, and the masks asked of a `mask_bank`."""
+    names, entries = painted_files(painted), read_bank(bank)
+    return [read_image(painted / IMAGES / name) for name in names], [entries[driver_of(name)].mask() for name in names]
+
+
+def write_coco(build: Build, masks: Mapping[str, list[tuple[str, np.ndarray]]]) -> None:
+    """annotations.json of the images in ``masks``, whose paths are those of a `sadf_images` artifact."""
     size = build.settings.drivers.size
     records = [
-        {"file_name": f"{IMAGES}/{name}", "width": size, "height": size, "synthetic": True, "driver": k}
-        for k, name in names
+        {"file_name": f"{IMAGES}/{name}", "width": size, "height": size, "synthetic": True, "driver": driver_of(name)}
+        for name in masks
     ]
-    masks = [bank[k].masks for k, _ in names]
-    (build.path / "annotations.json").write_text(json.dumps(coco_dict(records, masks, build.classes())))
-    build.metadata |= {"images": len(names), "drivers": len(bank), "painted now": len(todo)}
-    _show(build, [name for _, name in names], masks)
-
-
-def _paint(build: Build, todo: list[tuple[int, str]]) -> None:
-    """Sample the missing images and keep each batch as soon as it is there."""
-    backbone, hypernetwork = load_generator(build)
-    work = build.workdir / IMAGES
-
-    def keep(start: int, latents: torch.Tensor) -> None:
-        for (_, name), image in zip(todo[start:], backbone.decode(latents).numpy(), strict=False):
-            atomic_write(work / name, partial(save_png, image=image))  # half an image must not count as painted
-        build.progress(start + len(latents), len(todo))
-
-    seeds = [image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo]
-    canvases = read_canvases(build, build.defect_class, [k for k, _ in todo])
-    paint(build, backbone, hypernetwork, canvases, seeds, on_batch=keep)
+    (build.path / "annotations.json").write_text(json.dumps(coco_dict(records, list(masks.values()), build.classes())))
 
 
 def load_generator(build: Build) -> tuple[Backbone, ControlNetModel]:
@@ -98,6 +126,9 @@ class Canvases:
     backgrounds: np.ndarray
     masks: np.ndarray
 
+    def __getitem__(self, chosen: slice) -> "Canvases":
+        return Canvases(self.defect_class, self.drivers[chosen], self.backgrounds[chosen], self.masks[chosen])
+
 
 def read_canvases(build: Build, defect_class: str, chosen: Sequence[int] | None = None) -> Canvases:
     """Those of a class's mask bank, or of its chosen entries, which may repeat."""
@@ -107,7 +138,7 @@ def read_canvases(build: Build, defect_class: str, chosen: Sequence[int] | None 
         defect_class,
         read_synthesis_drivers(build.parent("topological_drivers", defect_class).path)[list(chosen)],
         np.stack([read_image(pool / bank[k].background) for k in chosen]),
-        np.stack([np.any([mask for _, mask in bank[k].masks], axis=0) for k in chosen]),
+        np.stack([bank[k].mask() for k in chosen]),
     )
 
 
@@ -120,13 +151,50 @@ def paint(
     *,
     from_noise: bool = False,
     defects: bool = True,
-    on_batch: Callable[[int, torch.Tensor], None] = lambda *_: None,
-) -> torch.Tensor:
-    """Latents of one image for each canvas and seed.
+    on_batch: Callable[[int, np.ndarray], None] = lambda *_: None,
+) -> np.ndarray:
+    """Images (n, S, S, 3) uint8, one for each canvas and seed; ``on_batch(start, images)`` is called after each batch.
 
-    What the masks cover comes from noise, and so does everything at a strength of 1, or ``from_noise``, as in the
-    paper; else what lies around comes from the background, see `strength_map`. Without ``defects`` this paints the
-    twins: the same in everything but the masks in the drivers.
+    With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds, see
+    `transferred`. Without it, or ``from_noise``, they are the generator's as they are, ``from_noise`` all of them from
+    pure noise, as in the paper. Without ``defects`` this makes the twins: the same in everything but the masks.
+    """
+    settings, parts = build.settings.synthesis, []
+    for start in range(0, len(seeds), settings.batch):
+        chosen, noise = canvases[start : start + settings.batch], seeds[start : start + settings.batch]
+
+        sampled = partial(_sampled, build, backbone, hypernetwork, chosen, noise, from_noise)
+        if from_noise or not settings.transfer:
+            images = sampled(defects)
+        else:
+            images = transferred(chosen.backgrounds, sampled(True), sampled(False)) if defects else chosen.backgrounds
+        parts.append(images)
+        on_batch(start, images)
+    return np.concatenate(parts)
+
+
+def transferred(backgrounds: np.ndarray, images: np.ndarray, twins: np.ndarray) -> np.ndarray:
+    """The backgrounds plus what sets images apart from their twins, all uint8 of one shape.
+
+    What a small generator gets wrong about the surface, image and twin have in common, so it cancels; the surface
+    itself is the background's, to the last pixel. A twin that is made in this way is the background.
+    """
+    return np.clip(backgrounds.astype(np.int16) + images - twins.astype(np.int16), 0, 255).astype(np.uint8)
+
+
+def _sampled(
+    build: Build,
+    backbone: Backbone,
+    hypernetwork: ControlNetModel,
+    canvases: Canvases,
+    seeds: Sequence[int],
+    from_noise: bool,
+    defects: bool,
+) -> np.ndarray:
+    """One batch as the generator paints it, (n, S, S, 3) uint8.
+
+    What the masks cover comes from noise, and so does everything at a strength of 1, or ``from_noise``; else what lies
+    around comes from the background, see `strength_map`.
     """
     settings, drivers = build.settings.synthesis, canvases.drivers
     sources: torch.Tensor | None = None
@@ -137,10 +205,11 @@ def paint(
         strength = F.max_pool2d(torch.from_numpy(maps)[:, None], backbone.factor)[:, 0].to(sources.device)  # (n, h, w)
     prompt = condition_prompt(build, canvases.defect_class) if defects else concept_prompt(build)
     steered = steering(build, hypernetwork, drivers if defects else without_defects(drivers), guided=defects)
-    return sample_images(
+    latents = sample_images(
         backbone, [prompt] * len(seeds), seeds, drivers.shape[1], steps=settings.steps, batch=settings.batch,
-        sources=sources, strength=strength, on_batch=on_batch, **steered,
+        sources=sources, strength=strength, **steered,
     )  # fmt: skip
+    return backbone.decode(latents).numpy()
 
 
 def strength_map(mask: np.ndarray, strength: float, fade: float) -> np.ndarray:
@@ -155,12 +224,3 @@ def strength_map(mask: np.ndarray, strength: float, fade: float) -> np.ndarray:
 def image_seed(seed: int, defect_class: str, name: str) -> int:
     """An image keeps its noise whatever else is asked for."""
     return int.from_bytes(hashlib.sha256(f"{seed}/{defect_class}/{name}".encode()).digest()[:7])
-
-
-def _show(build: Build, names: list[str], masks: list[list[tuple[str, np.ndarray]]]) -> None:
-    """A 6x6 contact sheet of images as they are, and one with the masks they were asked to follow."""
-    images = [read_image(build.path / IMAGES / name) for name in names[:36]]
-    colours = class_colours(build.classes())
-    build.picture("contact sheet", contact_sheet(images, columns=6))
-    asked = [overlay(image, mask, colours) for image, mask in zip(images, masks, strict=False)]
-    build.picture("contact sheet with masks", contact_sheet(asked, columns=6))

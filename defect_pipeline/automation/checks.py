@@ -3,12 +3,15 @@
 import json
 import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any
 
 import dagster as dg
 
+from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.drivers import driver_files
+from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, gate_problems
 from defect_pipeline.assets.stage import Pipeline, open_dataset
 from defect_pipeline.automation.partitions import defect_classes
@@ -51,6 +54,35 @@ def _gate_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partiti
     return gate_problems(report, kid, fid), figures
 
 
+def _faithful_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    _, figures = read_twins(artifact.path)
+    wanted = figures.wanted(pipeline.settings.thresholds.in_mask)
+    found = f"Under the masks {figures.ratio:.2g} times as much changes as elsewhere; {wanted:g} times are wanted."
+    return [found] * (not figures.ratio >= wanted), asdict(figures) | {"wanted": wanted}
+
+
+def _copy_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    table, figures = read_copies(artifact.path)
+    most = pipeline.settings.thresholds.copies
+    if figures.copies <= most:
+        return [], asdict(figures)
+    copies = table[table["copy"]].sort_values("feature_distance")
+    pairs = [
+        f"{image} is a copy of a defect in {source}"
+        for image, source in zip(copies["image"], copies["nearest"], strict=True)
+    ]
+    return [f"{figures.copies:.0%} of the defects are copies, {most:.0%} may be.", *pairs], asdict(figures)
+
+
+def _accepted_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    verdicts, least = read_verdicts(artifact.path), pipeline.settings.thresholds.accepted
+    share = float((verdicts["reason"] == "").mean())
+    counts = verdicts["reason"].value_counts()
+    rejected = ", ".join(f"{n} x {reason}" for reason, n in counts.items() if reason)
+    found = f"The filter accepts {share:.0%} of the images, {least:.0%} are wanted; rejected: {rejected}."
+    return [found] * (share < least), {"accepted": share, "images": len(verdicts)}
+
+
 def _coco_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
     coco = json.loads((artifact.path / "annotations.json").read_text())
     return coco_problems(coco, artifact.path), {"images": len(coco["images"]), "instances": len(coco["annotations"])}
@@ -60,6 +92,9 @@ CHECKS = (
     Check("no_group_on_two_sides", "inspection_images", "No part stands on two sides of the split.", _split_problems),
     Check("driver_contract", "topological_drivers", "Background at most 50 of 255, class colours exact, sides multiples of 8.", _driver_problems, partitioned=True),
     Check("coco_valid_for_class", "sadf_images", "pycocotools loads the class's set; areas, boxes and masks agree.", _coco_problems, partitioned=True),
+    Check("defects_in_their_masks", "faithfulness_report", "Images differ from their twins under the masks, 3 times as much as elsewhere (2 for small masks).", _faithful_problems, partitioned=True),
+    Check("no_copies", "copy_report", "Hardly any synthetic defect is a copy of a training defect.", _copy_problems, partitioned=True),
+    Check("enough_accepted", "sadf_accepted", "The filter accepts enough of the class's images.", _accepted_problems, partitioned=True),
     Check("fid_gate", "fid_report", "KID and FID to held-out real images stay below the profile's thresholds.", _gate_problems, partitioned=True),
     Check("coco_valid", "sadf_coco", "pycocotools loads the joined set; areas, boxes and masks agree.", _coco_problems),
 )  # fmt: skip

@@ -3,6 +3,8 @@
 import cv2
 import numpy as np
 
+from defect_pipeline.imaging.masks import dilated
+
 MARGIN = 2  # px around the mask that come along: annotations end before a defect's halo does
 FEATHER = 1.5  # px, sigma of the seam
 RING = 6  # px around the margin in which the two surfaces are brought to one colour
@@ -13,14 +15,9 @@ def paste_defect(background: np.ndarray, source: np.ndarray, mask: np.ndarray) -
 
     The source is shifted in colour by what the two surfaces differ around the mask, and the seam is feathered.
     """
-    wide = _dilated(mask, MARGIN)
-    ring = _dilated(wide, RING) & ~wide
+    wide = dilated(mask, MARGIN)
+    ring = dilated(wide, RING) & ~wide
     shift = (background[ring].mean(axis=0) - source[ring].mean(axis=0)) if ring.any() else np.zeros(3)
     alpha = cv2.GaussianBlur(wide.astype(np.float32), (0, 0), FEATHER)[..., None]
     blended = alpha * (source + shift) + (1 - alpha) * background
     return np.clip(np.rint(blended), 0, 255).astype(np.uint8)
-
-
-def _dilated(mask: np.ndarray, radius: int) -> np.ndarray:
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)

@@ -40,6 +40,12 @@ def bbox(mask: np.ndarray) -> list[int]:
     return [int(side) for side in cv2.boundingRect(mask.astype(np.uint8))]
 
 
+def dilated(mask: np.ndarray, radius: int) -> np.ndarray:
+    """The (H, W) bool mask and everything within `radius` px of it."""
+    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
+    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
+
+
 def component_mask(image: np.ndarray) -> np.ndarray:
     """Where the inspected component is in a (H, W, 3) uint8 image: (H, W) bool.
 

@@ -15,7 +15,7 @@ import torch
 from defect_pipeline import profiles
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.order import ARMS, chosen_groups, read_order
-from defect_pipeline.assets.quality import Faithfulness, read_ladder
+from defect_pipeline.assets.quality import Agreement, read_ladder
 from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
@@ -51,7 +51,8 @@ def tiny(name: str, backbone: Path, *, steps: int = 2, segmentor_steps: int = 2)
         hypernetwork=profiles.Hypernetwork(init="zero", steps=steps, batch=2, window=32),
         synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
         segmentor=profiles.Segmentor(steps=segmentor_steps, passes=0, batch=2),
-        thresholds=profiles.Thresholds(kid=1e9, fid=1e9),
+        filter=profiles.Filter(visible=0, ratio=0, on_component=0),
+        thresholds=profiles.Thresholds(kid=1e9, fid=1e9, in_mask=0, copies=1, accepted=0),
     )
 
 
@@ -117,10 +118,10 @@ def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, c
         assert row in printed
     store = finished.store
     ladder = read_ladder(store.current("kid_ladder", "alpha").path)
-    shipped = Report.read(store.current("fid_report", "alpha").path).held_out
+    shipped = Report.read(store.current("fid_report", "alpha").path).unfiltered
     assert ladder["the same, as shipped"].kid == pytest.approx(shipped.kid, abs=1e-4)
-    faithful = Faithfulness.read(store.current("faithfulness_report", "beta").path)
-    assert faithful.shipped.n == 3 and faithful.n_real > 0
+    agreement = Agreement.read(store.current("agreement_report", "beta").path)
+    assert agreement.from_noise.n == 3 and agreement.n_synthetic == 6 and agreement.n_real > 0
     cells = read_order(store.current("order_report").path)
     assert {(c.seed, c.arm, c.defect_class) for c in cells} == set(product(range(3), ARMS, ("alpha", "beta")))
     pictures = finished.store_root.parent / "pictures"
@@ -148,7 +149,7 @@ def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    strict = profiles.Thresholds(kid=1e9, fid=1e9, per_class={"beta": (-10.0, 1e9)})
+    strict = replace(tiny_profile.thresholds, per_class={"beta": (-10.0, 1e9)})
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
     assert main(["check", "--store", str(finished.store_root)]) == 1
     assert main(["run", "--store", str(finished.store_root)]) == 1

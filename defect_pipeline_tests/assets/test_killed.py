@@ -23,6 +23,7 @@ import torch
 
 from defect_pipeline import profiles
 from defect_pipeline.assets import concept, segmentation
+from defect_pipeline.assets.stage import STAGES
 from defect_pipeline.cli import main
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Artifact, Store
@@ -46,7 +47,7 @@ class Kill:
 
     @property
     def partition(self) -> str | None:
-        return "alpha" if self.stage in ("mask_bank", "topological_drivers", "sadf_images", "fid_report") else None
+        return "alpha" if STAGES[self.stage].partitioned else None
 
 
 TEXT, BYTES = "pathlib.Path.write_text", "pathlib.Path.write_bytes"
@@ -59,6 +60,9 @@ KILLS = [
     Kill("concept_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
     Kill("hypernetwork_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
     Kill("sadf_images", BYTES, "*0002_00.png*", images=2),  # the first of the second batch, maybe under a passing name
+    Kill("faithfulness_report", BYTES, "*0002_00.png*", images=2),
+    Kill("copy_report", TEXT, "report.json"),
+    Kill("sadf_accepted", TEXT, "annotations.json"),
     Kill("sadf_coco", "shutil.copyfile", "1_0001_00.png"),
     Kill("fid_report", TEXT, "report.json"),
     Kill("segmentor", "torch.save", ".synthetic.0.pt.*", 2, steps=(3, 4, 1, 2, 1, 2)),  # synthetic, synthetic_then_real

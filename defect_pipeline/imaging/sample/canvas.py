@@ -41,12 +41,6 @@ def blur(values: np.ndarray, sigma: float) -> np.ndarray:
     return cv2.GaussianBlur(values, (0, 0), sigma)
 
 
-def grow(mask: np.ndarray, radius: int) -> np.ndarray:
-    """A bool mask with all that lies within `radius` px of it."""
-    disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
-    return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
-
-
 def ramp(colours: Sequence[Sequence[float]], at: np.ndarray) -> np.ndarray:
     """(S, S, 3) colours of a scale, looked up at (S, S) positions 0..1."""
     table = cv2.resize(np.array([colours], np.float32), (256, 1), interpolation=cv2.INTER_LINEAR)[0]

@@ -5,7 +5,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from defect_pipeline.imaging.sample.canvas import MIDDLE, X, Y, blur, fractal, grow, mix, ramp, rgb, smoothstep, strokes
+from defect_pipeline.imaging.masks import dilated
+from defect_pipeline.imaging.sample.canvas import MIDDLE, X, Y, blur, fractal, mix, ramp, rgb, smoothstep, strokes
 from defect_pipeline.imaging.sample.part import Part
 
 # A burn, from its fading edge to its core: on bare metal a halo of temper colours, on a coating only scorching
@@ -24,7 +25,7 @@ def damage(part: Part, category: str, rng: np.random.Generator) -> None:
     wanted = 1 if category == "burn" else rng.choice((1, 1, 2))
     for _ in range(20):  # tries; instances stay clear of each other
         (albedo, height, gloss), mask = DEFECTS[category](part, rng)
-        if not any((grow(mask, 8) & other).any() for _, other in part.instances):
+        if not any((dilated(mask, 8) & other).any() for _, other in part.instances):
             part.albedo, part.height, part.gloss = albedo, height, gloss
             part.instances.append((category, mask & (part.bore < 0.5)))
         if len(part.instances) == wanted:
@@ -75,7 +76,7 @@ def _crack(part: Part, rng: np.random.Generator) -> Painted:
     height = part.height - 5 * blur(gap, 0.8) + 1.6 * lip
     albedo = part.albedo * (1 + (0.6 if part.coated else 0.35) * lip)[..., None]
     albedo = mix(albedo, rgb(0.012, 0.01, 0.009), gap)
-    return (albedo, height, mix(part.gloss, 0.0, gap)), grow(gap > 0.3, 2)
+    return (albedo, height, mix(part.gloss, 0.0, gap)), dilated(gap > 0.3, 2)
 
 
 def _pit(part: Part, rng: np.random.Generator) -> Painted:
@@ -94,7 +95,7 @@ def _pit(part: Part, rng: np.random.Generator) -> Painted:
     height = part.height - 5 * np.sqrt(bowls) + 4 * rim + 0.5 * patch * fractal(rng, 5, 2)
     albedo = mix(part.albedo, part.albedo * rgb(0.62, 0.46, 0.34), patch) * (1 + 0.9 * rim)[..., None]
     albedo = mix(albedo, rgb(0.02, 0.014, 0.01), smoothstep(bowls, 0.05, 0.55))
-    return (albedo, height, mix(part.gloss, 0.15, patch)), grow(patch > 0.25, 1)
+    return (albedo, height, mix(part.gloss, 0.15, patch)), dilated(patch > 0.25, 1)
 
 
 def _scratch(part: Part, rng: np.random.Generator) -> Painted:
@@ -117,7 +118,7 @@ def _scratch(part: Part, rng: np.random.Generator) -> Painted:
     height = part.height - 2.0 * blur(cut, 0.7) + 2.0 * ridge
     albedo = part.albedo * (1 - 0.7 * ridge)[..., None]
     albedo = mix(albedo, rgb(0.9, 0.89, 0.86), cut * chatter)
-    return (albedo, height, mix(part.gloss, 0.9, cut)), grow(cut > 0.2, 2)
+    return (albedo, height, mix(part.gloss, 0.9, cut)), dilated(cut > 0.2, 2)
 
 
 def _burn(part: Part, rng: np.random.Generator) -> Painted:
@@ -135,7 +136,7 @@ def _burn(part: Part, rng: np.random.Generator) -> Painted:
     weight = (1 - part.bore)[..., None]
     albedo = part.albedo * (1 + (ramp(scale, smoothstep(heat, 0.05, 1.0)) - 1) * weight)
     height = part.height + 0.4 * heat * fractal(rng, 6, 2) * (1 - part.bore)
-    return (albedo, height, mix(part.gloss, 0.05, np.clip(1.5 * heat, 0, 1))), grow(heat > 0.26, 1)
+    return (albedo, height, mix(part.gloss, 0.05, np.clip(1.5 * heat, 0, 1))), dilated(heat > 0.26, 1)
 
 
 DEFECTS: dict[str, Callable[[Part, np.random.Generator], Painted]] = {

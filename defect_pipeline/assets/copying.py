@@ -1,0 +1,102 @@
+"""Whether a class's synthetic defects are copies of the defects that the generator was trained on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+
+from defect_pipeline.assets.references import CROPS_PER_IMAGE, extractor_of
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.synthesis import painted_files, read_set
+from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
+from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.geometry import crop_resize, square_crop
+from defect_pipeline.imaging.sheets import contact_sheet
+
+TABLE, REPORT = "copies.parquet", "report.json"
+WINDOW = 0.5  # of the image's side: the smallest window around a defect that is compared
+SHOWN = 12
+
+
+@dataclass(frozen=True)
+class Copying:
+    """Of n windows around synthetic defects, against the m around those of training crops."""
+
+    copies: float  # share
+    feature_threshold: float  # cosine distance; NaN where there are too few parts to calibrate
+    hash_threshold: float  # bits of 64
+    median_feature: float  # of the synthetic ones to their nearest training window
+    median_feature_real: float  # of the training windows to the nearest of another part
+    n: int
+    m: int
+
+
+@stage(
+    parents=("inspection_images", "mask_bank", "sadf_images"),
+    settings=lambda pipeline: (
+        pipeline.settings.drivers, pipeline.settings.extractor, pipeline.settings.extractor_weights,
+    ),
+    group="evaluation",
+    kinds={"torch"},
+    partitioned=True,
+    gpu=True,
+)  # fmt: skip
+def copy_report(build: Build) -> None:
+    """How near each synthetic defect is to its nearest training defect; nearer than real ones to each other is a copy."""
+    dataset, extractor = build.dataset(), extractor_of(build)
+    train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
+    drivers = build.settings.drivers
+    crops = list(
+        defect_crops(
+            dataset, train, build.defect_class, drivers.size,
+            per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=build.pipeline.seed,
+        )
+    )  # fmt: skip
+    real = [_window(crop.image, crop.mask()) for crop in crops]
+    painted = build.parent("sadf_images").path
+    names = painted_files(painted)
+    synthetic = [_window(*pair) for pair in zip(*read_set(painted, build.parent("mask_bank").path), strict=True)]
+    references = fingerprints(real, extractor, turned=True)
+    build.progress(1, 2)
+    thresholds, among = calibrate(references, [str(dataset.images.at[crop.image_id, "group"]) for crop in crops])
+    found = nearest(fingerprints(synthetic, extractor), references)
+    build.progress(2, 2)
+    table = pd.DataFrame(
+        {
+            "image": names, "copy": thresholds.copies(found),
+            "feature_distance": found.feature_distance, "hash_distance": found.hash_distance,
+            "nearest": [str(dataset.images.at[crops[k].image_id, "path"]) for k in found.feature_index],
+        }
+    )  # fmt: skip
+    report = Copying(
+        float(table["copy"].mean()), thresholds.feature, thresholds.hash, float(np.median(found.feature_distance)),
+        float(np.median(among.feature_distance)), len(synthetic), len(real),
+    )  # fmt: skip
+    table.to_parquet(build.path / TABLE)
+    (build.path / REPORT).write_text(json.dumps(asdict(report)))
+    build.metadata |= asdict(report)
+    build.picture("nearest training defects", _pairs(synthetic, real, found.feature_distance, found.feature_index))
+
+
+def read_copies(directory: Path) -> tuple[pd.DataFrame, Copying]:
+    """What a `copy_report` artifact says: a row for each image, and of all together."""
+    return pd.read_parquet(directory / TABLE), Copying(**json.loads((directory / REPORT).read_text()))
+
+
+def _window(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The square around the defects of a (S, S, 3) image, at its size: what lies farther may well be of a known part."""
+    size = image.shape[0]
+    return crop_resize(image, square_crop(image.shape, mask, zoom=1 / WINDOW), size)
+
+
+def _pairs(
+    synthetic: Sequence[np.ndarray], real: Sequence[np.ndarray], distances: np.ndarray, indices: np.ndarray
+) -> np.ndarray:
+    """The synthetic windows that are nearest to a training window, each above it."""
+    chosen = np.argsort(distances)[:SHOWN]
+    pictures = [synthetic[i] for i in chosen] + [real[indices[i]] for i in chosen]
+    captions = ["synthetic"] * len(chosen) + [f"at {distances[i]:.3f}" for i in chosen]
+    return contact_sheet(pictures, captions, columns=len(chosen))
