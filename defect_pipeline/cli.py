@@ -57,6 +57,7 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("--seed", type=int)
     settings.add_argument("--part-regex", help="regular expression whose group is the part's id within a file name")
     settings.add_argument("--drawn-masks", help="folder with a folder of hand-drawn masks for each class")
+    settings.add_argument("--placement-maps", help="folder with CLASS.png: the brighter, the likelier a defect there")
 
     def add(name: str, command, summary: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=summary, description=summary, parents=list(parents))
@@ -102,7 +103,10 @@ def _workplace(options: argparse.Namespace, **changes: object):
 
 def _chosen(options: argparse.Namespace) -> dict[str, object]:
     """What the options say of the pipeline; a command that takes none of them goes on with the store's own."""
-    return {name: getattr(options, name, None) for name in ("data", "profile", "seed", "part_regex", "drawn_masks")}
+    return {
+        name: getattr(options, name, None)
+        for name in ("data", "profile", "seed", "part_regex", "drawn_masks", "placement_maps")
+    }
 
 
 @contextmanager

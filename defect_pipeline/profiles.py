@@ -35,6 +35,8 @@ class Masks:
     """Where synthetic defects go (paper A §3.4)."""
 
     per_class: int = 40  # synthesis masks, hence drivers, of each class
+    strategy: Literal["perturbed", "shape model"] = "perturbed"  # (i) annotated ones, changed a little; (iii) new ones
+    placement: Literal["near", "learned"] = "near"  # where annotated, moved by up to a quarter; or where defects occur
 
 
 @dataclass(frozen=True)
@@ -53,7 +55,7 @@ class Drivers:
 class Concept:
     """DreamBooth with prior preservation (paper A §3.1)."""
 
-    steps: int = 105
+    steps: int = 90
     batch: int = 8  # images of the component a step
     prior_batch: int = 2  # images of its class, as the untouched model paints it
     learning_rate: float = 4e-4
@@ -69,7 +71,7 @@ class Hypernetwork:
     """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
 
     init: str = "backbone"
-    steps: int = 160
+    steps: int = 145
     batch: int = 8
     learning_rate: float = 4e-4
     window: int = 64  # as the concept's
@@ -134,7 +136,7 @@ class Segmentor:
 
     backbone: Literal["efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0"
     weights: str = ""  # directory of COCO weights for "resnet50-coco"
-    steps: int = 110  # at least
+    steps: int = 100  # at least
     passes: int = 12  # over the real images, at least
     batch: int = 8
     learning_rate: float = 1e-3

@@ -11,7 +11,7 @@ from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.order import ARMS, order_summary, read_order
-from defect_pipeline.assets.quality import Agreement, read_ladder, read_reconstruction
+from defect_pipeline.assets.quality import Agreement, read_ladder, read_reconstruction, read_variety
 from defect_pipeline.assets.segmentation import read_figures
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
 from defect_pipeline.automation.checks import CHECKS, evaluate
@@ -132,6 +132,12 @@ def print_quality(console: Console, store: Store, pipeline: Pipeline) -> None:
             f"{found.from_noise.ratio:.1f}", f"{found.iou_synthetic:.3f}", f"{found.iou_real:.3f} ({found.n_real})",
         )  # fmt: skip
     console.print(table)
+    table = Table("class", "images", "L2", "L2 under masks", "mutual information", "KID", "FID", "n")
+    for k in classes:
+        for row in read_variety(store.current("variety_report", k).path):
+            shown = ("l2", "l2_under_masks", "mutual_information", "kid", "fid")
+            table.add_row(k, row["images"], *(f"{row[name]:.3g}" for name in shown), str(row["n"]))
+    console.print(table)
     cells = read_order(store.current("order_report").path)
     table = Table(f"a tenth of the groups ({cells[0].groups})", *ARMS, "difference over seeds")
     for row in order_summary(cells).to_dict("records"):
@@ -151,6 +157,7 @@ SHOWN = (  # asset, picture, whether there is one for each class
     ("faithfulness_report", "worst", True),
     ("copy_report", "nearest training defects", True),
     ("agreement_report", "twins", True),
+    ("variety_report", "one driver, ten seeds", True),
     ("order_report", "images", False),
 )
 

@@ -29,6 +29,7 @@ class Workplace:
     seed: int = 0
     part_regex: str = ""
     drawn_masks: str = ""
+    placement_maps: str = ""
 
     @classmethod
     def from_environment(cls) -> "Workplace":
@@ -55,7 +56,7 @@ class Workplace:
     def pipeline(self) -> Pipeline:
         return Pipeline(
             data=str(self.data_root), profile=self.profile, seed=self.seed,
-            part_regex=self.part_regex, drawn_masks=self.drawn_masks,
+            part_regex=self.part_regex, drawn_masks=self.drawn_masks, placement_maps=self.placement_maps,
         )  # fmt: skip
 
     def open(self) -> None:

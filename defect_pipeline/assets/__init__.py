@@ -12,9 +12,10 @@ from defect_pipeline.assets.faithfulness import faithfulness_report  # isort: sk
 from defect_pipeline.assets.copying import copy_report  # isort: skip
 from defect_pipeline.assets.accepted import sadf_accepted  # isort: skip
 from defect_pipeline.assets.fid import fid_report  # isort: skip
+from defect_pipeline.assets.classes import class_report  # isort: skip
 from defect_pipeline.assets.coco import sadf_coco  # isort: skip
 from defect_pipeline.assets.segmentation import segmentation_report, segmentor  # isort: skip
-from defect_pipeline.assets.quality import agreement_report, autoencoder_report, kid_ladder  # isort: skip
+from defect_pipeline.assets.quality import agreement_report, autoencoder_report, kid_ladder, variety_report  # isort: skip
 from defect_pipeline.assets.order import order_report  # isort: skip
 
 chain = [
@@ -29,8 +30,9 @@ chain = [
     copy_report,
     sadf_accepted,
     fid_report,
+    class_report,
     sadf_coco,
     segmentor,
     segmentation_report,
 ]
-quality = [kid_ladder, agreement_report, autoencoder_report, order_report]
+quality = [kid_ladder, agreement_report, variety_report, autoencoder_report, order_report]

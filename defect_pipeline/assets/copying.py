@@ -8,16 +8,13 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.references import CROPS_PER_IMAGE, extractor_of
+from defect_pipeline.assets.references import defect_window, extractor_of, real_crops
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
-from defect_pipeline.imaging.crops import defect_crops
-from defect_pipeline.imaging.geometry import crop_resize, square_crop
 from defect_pipeline.imaging.sheets import contact_sheet
 
 TABLE, REPORT = "copies.parquet", "report.json"
-WINDOW = 0.5  # of the image's side: the smallest window around a defect that is compared
 SHOWN = 12
 
 
@@ -47,18 +44,11 @@ class Copying:
 def copy_report(build: Build) -> None:
     """How near each synthetic defect is to its nearest training defect; nearer than real ones to each other is a copy."""
     dataset, extractor = build.dataset(), extractor_of(build)
-    train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    drivers = build.settings.drivers
-    crops = list(
-        defect_crops(
-            dataset, train, build.defect_class, drivers.size,
-            per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=build.pipeline.seed,
-        )
-    )  # fmt: skip
-    real = [_window(crop.image, crop.mask()) for crop in crops]
+    crops = real_crops(build, build.defect_class, ("train",))
+    real = [defect_window(crop.image, crop.mask()) for crop in crops]
     painted = build.parent("sadf_images").path
     names = painted_files(painted)
-    synthetic = [_window(*pair) for pair in zip(*read_set(painted, build.parent("mask_bank").path), strict=True)]
+    synthetic = [defect_window(*pair) for pair in zip(*read_set(painted, build.parent("mask_bank").path), strict=True)]
     references = fingerprints(real, extractor, turned=True)
     build.progress(1, 2)
     thresholds, among = calibrate(references, [str(dataset.images.at[crop.image_id, "group"]) for crop in crops])
@@ -84,12 +74,6 @@ def copy_report(build: Build) -> None:
 def read_copies(directory: Path) -> tuple[pd.DataFrame, Copying]:
     """What a `copy_report` artifact says: a row for each image, and of all together."""
     return pd.read_parquet(directory / TABLE), Copying(**json.loads((directory / REPORT).read_text()))
-
-
-def _window(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The square around the defects of a (S, S, 3) image, at its size: what lies farther may well be of a known part."""
-    size = image.shape[0]
-    return crop_resize(image, square_crop(image.shape, mask, zoom=1 / WINDOW), size)
 
 
 def _pairs(

@@ -5,15 +5,28 @@ import itertools
 from dataclasses import dataclass
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.crops import Crop, defect_crops
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.masks import component_mask, decode, encode, instances_of, read_hand_drawn, sample_masks
+from defect_pipeline.imaging.masks import (
+    SHIFT,
+    Vary,
+    component_mask,
+    decode,
+    encode,
+    instances_of,
+    perturb_shape,
+    read_hand_drawn,
+    sample_masks,
+)
+from defect_pipeline.imaging.placement import Placement
+from defect_pipeline.imaging.shapes import ShapeModel
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 
 
@@ -30,10 +43,12 @@ class BankEntry:
 
 
 def _drawn_digest(pipeline: Pipeline) -> str:
-    """sha256 over the hand-drawn masks, so that a redrawn one is noticed."""
-    folder = Path(pipeline.drawn_masks)
-    files = sorted(folder.rglob("*.png")) if pipeline.drawn_masks else []
-    return hashlib.sha256(b"".join(str(f.relative_to(folder)).encode() + f.read_bytes() for f in files)).hexdigest()
+    """sha256 over what was drawn by hand, so that a redrawn mask or map is noticed."""
+    digest = hashlib.sha256()
+    for folder in (Path(named) for named in (pipeline.drawn_masks, pipeline.placement_maps) if named):
+        for file in sorted(folder.rglob("*.png")):
+            digest.update(str(file.relative_to(folder)).encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 @stage(
@@ -44,7 +59,7 @@ def _drawn_digest(pipeline: Pipeline) -> str:
     partitioned=True,
 )
 def mask_bank(build: Build) -> None:
-    """Where the synthetic defects of a class go: train masks, perturbed and kept on the component, or drawn ones."""
+    """Where the synthetic defects of a class go: train masks, perturbed, or of a shape model, or drawn ones."""
     size, n = build.settings.drivers.size, build.settings.masks.per_class
     pool = build.parent("defect_free_pool").path
     backgrounds = sorted(path.relative_to(pool).as_posix() for path in (pool / "images").glob("*.png"))
@@ -56,9 +71,8 @@ def mask_bank(build: Build) -> None:
         sets = [instances_of(masks[k % len(masks)]) for k in range(n)]
         strategy = "drawn by hand (ii)"
     else:
-        sources = _sources(build)
-        chosen, sets = _placed(sources, pool, chosen, n, rng)
-        strategy = "annotated, perturbed (i)"
+        chosen, sets = _placed(build, pool, chosen, n, rng)
+        strategy = build.settings.masks.strategy
     rows = [
         {"driver": k, "background": path, "category": build.defect_class, "counts": encode(mask), "side": size}
         for k, (path, masks) in enumerate(zip(chosen, sets, strict=True))
@@ -77,6 +91,14 @@ def mask_bank(build: Build) -> None:
     build.picture("masks on the pool", contact_sheet(shown, columns=6))
 
 
+def read_placement(path: Path, size: int) -> np.ndarray:
+    """A hand-drawn map, (size, size) float32: the brighter, the likelier. Raises PipelineError when it is all black."""
+    grey = cv2.cvtColor(read_image(path), cv2.COLOR_RGB2GRAY)
+    if not grey.any():
+        raise PipelineError(f"{path} is black: paint where the defect may occur, the brighter the likelier.")
+    return cv2.resize(grey, (size, size), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
 def read_bank(directory: Path) -> list[BankEntry]:
     """The entries of a `mask_bank` artifact, one for each synthesis driver, in order."""
     table = pd.read_parquet(directory / "masks.parquet")
@@ -93,20 +115,38 @@ def read_bank(directory: Path) -> list[BankEntry]:
 
 
 def _placed(
-    sources: list[list[np.ndarray]], pool: Path, backgrounds: list[str], n: int, rng: np.random.Generator
+    build: Build, pool: Path, backgrounds: list[str], n: int, rng: np.random.Generator
 ) -> tuple[list[str], list[list[np.ndarray]]]:
     """n backgrounds with a mask set each; a background that shows too little of the component is passed over.
 
     Raises PipelineError when nothing fits anywhere.
     """
+    settings, crops = build.settings.masks, _sources(build)
+    sources = [[mask for name, mask in crop.masks if name == build.defect_class] for crop in crops]
+    vary: Vary = perturb_shape
+    if settings.strategy == "shape model":
+        vary = ShapeModel.fit([mask for masks in sources for mask in masks]).vary
+    drawn = Path(build.pipeline.placement_maps) / f"{build.defect_class}.png"
+    learned = None
+    if settings.placement == "learned":
+        learned = Placement.fit((crop.image, np.any(masks, axis=0)) for crop, masks in zip(crops, sources, strict=True))
+
+    def likely(image: np.ndarray) -> np.ndarray | None:
+        if build.pipeline.placement_maps and drawn.is_file():
+            return read_placement(drawn, image.shape[0])
+        return learned.map(image) if learned else None
+
     chosen: list[str] = []
     sets: list[list[np.ndarray]] = []
     unfit: set[str] = set()
     for path in itertools.cycle(backgrounds):
         if len(sets) == n:
             return chosen, sets
+        image = read_image(pool / path)
+        places = likely(image)
+        shift = SHIFT if places is None else 1.0
         try:
-            sets += sample_masks(sources, component_mask(read_image(pool / path)), 1, rng)
+            sets += sample_masks(sources, component_mask(image), 1, rng, shift=shift, vary=vary, likely=places)
             chosen.append(path)
         except PipelineError:
             unfit.add(path)
@@ -115,18 +155,19 @@ def _placed(
     return chosen, sets
 
 
-def _sources(build: Build) -> list[list[np.ndarray]]:
-    """The instance sets of this class in crops of the train images, as large as the generator sees them."""
+def _sources(build: Build) -> list[Crop]:
+    """Crops of the train images, with the instances of this class as large as the generator sees them."""
     dataset, drivers = build.dataset(), build.settings.drivers
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    crops = defect_crops(
-        dataset, train, build.defect_class, drivers.size,
-        per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
+    crops = list(
+        defect_crops(
+            dataset, train, build.defect_class, drivers.size,
+            per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
+        )
     )  # fmt: skip
-    sets = [[mask for name, mask in crop.masks if name == build.defect_class] for crop in crops]
-    if not sets:
+    if not crops:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "
             "images of it, or take the class out."
         )
-    return sets
+    return crops

@@ -12,15 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from defect_pipeline.assets.baselines import copy_pasted, inpainted
 from defect_pipeline.assets.concept import backbone_of, concept_prompt, load_untouched, prior_prompt, sampled
-from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.faithfulness import twins_sheet
+from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.segmentation import annotated_windows, load_segmentor
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import (
     IMAGES,
-    Canvases,
     image_seed,
     load_generator,
     paint,
@@ -28,11 +28,11 @@ from defect_pipeline.assets.synthesis import (
     read_set,
 )
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.evaluation.distances import Comparison, compare
+from defect_pipeline.evaluation.distances import Comparison, compare, frechet_distance, kernel_distance
 from defect_pipeline.evaluation.faithfulness import TwinFigures, twin_figures, twin_table
 from defect_pipeline.evaluation.reconstruction import Reconstruction, reconstruction
 from defect_pipeline.evaluation.segmentation import mask_iou
-from defect_pipeline.imaging.copy_paste import paste_defect
+from defect_pipeline.evaluation.variety import variety
 from defect_pipeline.imaging.geometry import square_crop
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import contact_sheet
@@ -40,6 +40,7 @@ from defect_pipeline.recognition.segmentor import predict
 
 REPORT = "report.json"
 SCORE = 0.5  # of a detection that counts
+VARIED = 10  # drivers, and images of each
 
 
 # --- The autoencoder -----------------------------------------------------------------------------------------------
@@ -115,7 +116,7 @@ def _native_crops(build: Build) -> tuple[list[np.ndarray], list[np.ndarray]]:
     gpu=True,
 )  # fmt: skip
 def kid_ladder(build: Build) -> None:
-    """KID to held-out images of the un-adapted backbone, of the concept, of concept and condition, and of copy-paste."""
+    """KID to held-out images of the un-adapted backbone, of the concept, of concept and condition, and of baselines."""
     canvases = read_canvases(build, build.defect_class)
     seeds = [image_seed(build.pipeline.seed, build.defect_class, f"ladder/{k}") for k in range(len(canvases.drivers))]
     backbone, hypernetwork = load_generator(build)
@@ -127,7 +128,8 @@ def kid_ladder(build: Build) -> None:
         "the same, as shipped": [
             read_image(file) for file in sorted((build.parent("sadf_images").path / IMAGES).glob("*.png"))
         ],
-        "copy-paste": _copy_paste(build, canvases),
+        "inpainting": list(inpainted(build, canvases, seeds)),
+        "copy-paste": copy_pasted(build, canvases, build.pipeline.seed),
     }
     extractor = extractor_of(build)
     real = real_features(build, extractor, build.defect_class, HELD_OUT)
@@ -147,17 +149,6 @@ def kid_ladder(build: Build) -> None:
 def read_ladder(directory: Path) -> dict[str, Comparison]:
     """What a `kid_ladder` artifact says of each set of images."""
     return {name: Comparison(**part) for name, part in json.loads((directory / REPORT).read_text()).items()}
-
-
-def _copy_paste(build: Build, canvases: Canvases) -> list[np.ndarray]:
-    """Defects of train images, cut out and blended into the canvases' backgrounds."""
-    crops = read_training({build.defect_class: build.parent("topological_drivers").path})
-    order = np.random.default_rng(build.pipeline.seed).permutation(len(crops.classes))
-    chosen = [order[k % len(order)] for k in range(len(canvases.backgrounds))]
-    return [
-        paste_defect(background, crops.images[k].numpy(), crops.masks[k].numpy())
-        for background, k in zip(canvases.backgrounds, chosen, strict=True)
-    ]
 
 
 # --- A segmentor's view ---------------------------------------------------------------------------------------------
@@ -226,3 +217,50 @@ def agreement_report(build: Build) -> None:
     build.metadata |= {"IoU, synthetic": report.iou_synthetic, "IoU, real": report.iou_real}
     build.metadata |= {f"from noise: {name}": value for name, value in asdict(report.from_noise).items()}
     build.picture("twins", twins_sheet(build, with_mask[:6], without[:6], list(canvases.masks[:6])))
+
+
+# --- Variety -------------------------------------------------------------------------------------------------------
+
+
+@stage(
+    parents=(
+        "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights",
+        "hypernetwork_weights",
+    ),
+    settings=lambda pipeline: (
+        pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.extractor,
+        pipeline.settings.extractor_weights, pipeline.settings.drivers.zoom, backbone_of(pipeline),
+    ),
+    group="evaluation",
+    kinds={"torch", "diffusers"},
+    partitioned=True,
+    gpu=True,
+)  # fmt: skip
+def variety_report(build: Build) -> None:
+    """How different ten images of one driver are, for ten drivers (paper A, Table 3): L2, mutual information, KID, FID."""
+    conditions = min(VARIED, len(read_bank(build.parent("mask_bank").path)))
+    canvases = read_canvases(build, build.defect_class, [k for k in range(conditions) for _ in range(VARIED)])
+    seeds = [image_seed(build.pipeline.seed, build.defect_class, f"variety/{k}") for k in range(len(canvases.drivers))]
+    generator, extractor = load_generator(build), extractor_of(build)
+    real = real_features(build, extractor, build.defect_class, HELD_OUT)
+    made = {
+        "all from noise": paint(build, *generator, canvases, seeds, from_noise=True),
+        "as shipped": paint(build, *generator, canvases, seeds),
+        "inpainting": inpainted(build, canvases, seeds),
+    }
+    rows = []
+    for name, images in made.items():
+        figures = variety(images.reshape(conditions, VARIED, *images.shape[1:]), canvases.masks[::VARIED])
+        features = extractor.features(images)
+        kid, fid = kernel_distance(real, features), frechet_distance(real, features)
+        rows.append({"images": name, **asdict(figures), "kid": kid, "fid": fid, "n": len(images)})
+    (build.path / REPORT).write_text(json.dumps(rows))
+    build.metadata["variety"] = rows
+    shown = [images[VARIED * k + j] for images in made.values() for k in range(2) for j in range(VARIED)]
+    captions = [name for name in made for _ in range(2 * VARIED)]
+    build.picture("one driver, ten seeds", contact_sheet(shown, captions, columns=VARIED))
+
+
+def read_variety(directory: Path) -> list[dict]:
+    """What a `variety_report` artifact says: a row for each way of painting."""
+    return json.loads((directory / REPORT).read_text())

@@ -1,4 +1,4 @@
-"""What synthetic images are compared with: pretrained features of real crops of a class."""
+"""What synthetic images are compared with: real crops of a class, windows around their defects, pretrained features."""
 
 from pathlib import Path
 
@@ -7,10 +7,12 @@ import numpy as np
 from defect_pipeline.assets.stage import Build
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.features import Extractor, load_extractor
-from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.crops import Crop, defect_crops
+from defect_pipeline.imaging.geometry import crop_resize, square_crop
 
 CROPS_PER_IMAGE = 3
 HELD_OUT = ("val", "test")
+WINDOW = 0.5  # of the image's side: the smallest window around a defect
 
 
 def extractor_of(build: Build) -> Extractor:
@@ -20,18 +22,28 @@ def extractor_of(build: Build) -> Extractor:
     return load_extractor(settings.extractor, weights, device=settings.device)
 
 
-def real_features(build: Build, extractor: Extractor, defect_class: str, splits: tuple[str, ...]) -> np.ndarray:
-    """Features (n, D) of real crops of a class. Raises PipelineError where there are too few to compare with."""
+def real_crops(build: Build, defect_class: str, splits: tuple[str, ...]) -> list[Crop]:
+    """Crops of the class's images in these splits, CROPS_PER_IMAGE each."""
     dataset, drivers = build.dataset(), build.settings.drivers
     ids = [i for i in dataset.of_class(defect_class) if dataset.images.at[i, "split"] in splits]
     crops = defect_crops(
         dataset, ids, defect_class, drivers.size,
         per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=build.pipeline.seed,
     )  # fmt: skip
-    real = [crop.image for crop in crops]
+    return list(crops)
+
+
+def real_features(build: Build, extractor: Extractor, defect_class: str, splits: tuple[str, ...]) -> np.ndarray:
+    """Features (n, D) of real crops of a class. Raises PipelineError where there are too few to compare with."""
+    real = [crop.image for crop in real_crops(build, defect_class, splits)]
     if len(real) < 4:
         raise PipelineError(
-            f"Class {defect_class!r} has {len(ids)} images in {' and '.join(splits)} of {dataset.root}, too few to "
-            "compare with: add images of other parts, or take the class out."
+            f"Class {defect_class!r} has {len(real)} crops in {' and '.join(splits)} of {build.dataset().root}, too few "
+            "to compare with: add images of other parts, or take the class out."
         )
     return extractor.features(np.stack(real))
+
+
+def defect_window(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The square around the defects of a (S, S, 3) image, at its size: what lies farther says nothing of the defect."""
+    return crop_resize(image, square_crop(image.shape, mask, zoom=1 / WINDOW), image.shape[0])

@@ -37,6 +37,7 @@ class Pipeline(dg.ConfigurableResource):
     seed: int = 0
     part_regex: str = ""  # its first group (or the one named "part") is a part's id within a file name
     drawn_masks: str = ""  # folder with one folder of hand-drawn masks for each class
+    placement_maps: str = ""  # folder with a hand-drawn map for each class: the brighter, the likelier
 
     @property
     def settings(self) -> Profile:

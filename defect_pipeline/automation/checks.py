@@ -9,6 +9,7 @@ from typing import Any
 import dagster as dg
 
 from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.classes import read_confusion
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.drivers import driver_files
 from defect_pipeline.assets.faithfulness import read_twins
@@ -24,7 +25,11 @@ from defect_pipeline.store import Artifact, Store
 
 @dataclass(frozen=True)
 class Check:
-    """`problems(artifact, store, pipeline, partition)`: what is wrong, a sentence each, and the figures behind it."""
+    """`problems(artifact, store, pipeline, partition)`: what is wrong, a sentence each, and the figures behind it.
+
+    One that is `blocking` stops what comes after its asset in the same run; the others are left to the filter and to
+    whoever reads them.
+    """
 
     name: str
     asset: str
@@ -83,6 +88,11 @@ def _accepted_problems(artifact: Artifact, store: Store, pipeline: Pipeline, par
     return [found] * (share < least), {"accepted": share, "images": len(verdicts)}
 
 
+def _class_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    report = read_confusion(artifact.path)
+    return report.problems(), {"classes": len(report.classes)}
+
+
 def _coco_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
     coco = json.loads((artifact.path / "annotations.json").read_text())
     return coco_problems(coco, artifact.path), {"images": len(coco["images"]), "instances": len(coco["annotations"])}
@@ -92,10 +102,11 @@ CHECKS = (
     Check("no_group_on_two_sides", "inspection_images", "No part stands on two sides of the split.", _split_problems),
     Check("driver_contract", "topological_drivers", "Background at most 50 of 255, class colours exact, sides multiples of 8.", _driver_problems, partitioned=True),
     Check("coco_valid_for_class", "sadf_images", "pycocotools loads the class's set; areas, boxes and masks agree.", _coco_problems, partitioned=True),
-    Check("defects_in_their_masks", "faithfulness_report", "Images differ from their twins under the masks, 3 times as much as elsewhere (2 for small masks).", _faithful_problems, partitioned=True),
-    Check("no_copies", "copy_report", "Hardly any synthetic defect is a copy of a training defect.", _copy_problems, partitioned=True),
+    Check("defects_in_their_masks", "faithfulness_report", "Images differ from their twins under the masks, 3 times as much as elsewhere (2 for small masks).", _faithful_problems, partitioned=True, blocking=False),
+    Check("no_copies", "copy_report", "Hardly any synthetic defect is a copy of a training defect.", _copy_problems, partitioned=True, blocking=False),
     Check("enough_accepted", "sadf_accepted", "The filter accepts enough of the class's images.", _accepted_problems, partitioned=True),
     Check("fid_gate", "fid_report", "KID and FID to held-out real images stay below the profile's thresholds.", _gate_problems, partitioned=True),
+    Check("classes_told_apart", "class_report", "Synthetic defects look like their own class to a probe that can tell real ones.", _class_problems, blocking=False),
     Check("coco_valid", "sadf_coco", "pycocotools loads the joined set; areas, boxes and masks agree.", _coco_problems),
 )  # fmt: skip
 

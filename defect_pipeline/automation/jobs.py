@@ -29,10 +29,10 @@ PLAN = (
     Step("draw", ("mask_bank", "topological_drivers"), True),
     Step("learn", ("concept_weights", "hypernetwork_weights"), False),
     Step("synthesise", ("sadf_images", "faithfulness_report", "copy_report", "sadf_accepted", "fid_report"), True),
-    Step("join", ("sadf_coco", "segmentor", "segmentation_report"), False),
+    Step("join", ("class_report", "sadf_coco", "segmentor", "segmentation_report"), False),
 )
 QUALITY = (  # on demand, after the plan: what the generator is worth
-    Step("judge_classes", ("kid_ladder", "agreement_report"), True),
+    Step("judge_classes", ("kid_ladder", "agreement_report", "variety_report"), True),
     Step("judge", ("autoencoder_report", "order_report"), False),
 )
 

@@ -1,7 +1,7 @@
 """Instance masks: their codes and components, and the mask bank that puts known shapes where no defect was seen."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import cv2
@@ -14,9 +14,13 @@ from defect_pipeline.imaging.io import read_mask
 
 FINE = 4  # shapes are bent on a grid this much finer: a crack of one pixel would tear on its own grid
 SPILL = 0.02  # share of a mask that may be cut off at the component's edge without looking for a better place
+SHIFT = 0.25  # of the picture's sides: how far a mask moves from where it was annotated
 MAX_SPILL = 0.5  # above this share the mask is given up: what is left would be another shape
 DARK = 0.25  # of the bright end of the picture (90th percentile): below lies the field stop or an unlit background
 MIN_BACKGROUND, MAX_BACKGROUND = 0.01, 0.95  # shares of the picture in which a background is believed
+
+
+Vary = Callable[[np.ndarray, np.random.Generator], np.ndarray]  # an instance (H, W bool) to another like it
 
 
 def encode(mask: np.ndarray) -> str:
@@ -86,14 +90,17 @@ def sample_masks(
     n: int,
     rng: np.random.Generator,
     *,
-    shift: float = 0.25,
+    shift: float = SHIFT,
+    vary: Vary = perturb_shape,
+    likely: np.ndarray | None = None,
 ) -> list[list[np.ndarray]]:
-    """Strategy (i) of the paper: `n` sets of instance masks of one class, each modelled on the set of one source image.
+    """`n` sets of instance masks of one class, each modelled on the set of one source image.
 
     `sources` are those sets, [(H, W) bool, ...] per image, `component` (H, W bool) is where the set may lie. Each set
-    is mirrored at random, each instance changed by `perturb_shape` and moved by up to `shift` of the picture's sides to
-    a place inside the component and clear of the others; one that touches the edge of the picture stays where it is on
-    that axis, so that no cut edge comes to light. Raises PipelineError when nothing fits.
+    is mirrored at random, each instance changed by `vary` (strategy (i) of the paper by default) and moved by up to
+    `shift` of the picture's sides to a place inside the component and clear of the others; one that touches the edge of
+    the picture stays where it is on that axis, so that no cut edge comes to light. With `likely` (H, W float, not
+    negative) places are drawn in proportion to its mean under the mask. Raises PipelineError when nothing fits.
     """
     sets: list[list[np.ndarray]] = []
     order: list[int] = []
@@ -105,7 +112,7 @@ def sample_masks(
                 "annotate more images of this class, or leave out defect-free images that show little of the component."
             )
         order = order or rng.permutation(len(sources)).tolist()  # every source in turn, none left out by chance
-        placed = _place_set(sources[order.pop()], component, rng, shift)
+        placed = _place_set(sources[order.pop()], component, rng, shift, vary, likely)
         misses = 0 if placed else misses + 1
         if placed:
             sets.append(placed)
@@ -183,21 +190,28 @@ def _source(
 
 
 def _place_set(
-    instances: Sequence[np.ndarray], component: np.ndarray, rng: np.random.Generator, shift: float
+    instances: Sequence[np.ndarray],
+    component: np.ndarray,
+    rng: np.random.Generator,
+    shift: float,
+    vary: Vary,
+    likely: np.ndarray | None,
 ) -> list[np.ndarray]:
     """The instances, changed, mirrored together and placed; those that find no room are left out."""
     flip = tuple(slice(None, None, int(step)) for step in rng.choice((-1, 1), 2))
     free = component.copy()
     placed = []
     for instance in sorted(instances, key=np.count_nonzero, reverse=True):  # the small find room beside the large
-        mask = _place(perturb_shape(instance[flip], rng), free, rng, shift)
+        mask = _place(vary(instance[flip], rng), free, rng, shift, likely)
         if mask.any():
             placed.append(mask)
             free &= ~cv2.dilate(mask.astype(np.uint8), np.ones((3, 3), np.uint8)).astype(bool)
     return placed
 
 
-def _place(mask: np.ndarray, free: np.ndarray, rng: np.random.Generator, shift: float) -> np.ndarray:
+def _place(
+    mask: np.ndarray, free: np.ndarray, rng: np.random.Generator, shift: float, likely: np.ndarray | None
+) -> np.ndarray:
     """The mask moved to a random place among those that lie best in `free`, cut to it; empty when it fits nowhere."""
     x, y, w, h = bbox(mask)
     shape = mask[y : y + h, x : x + w]
@@ -208,7 +222,13 @@ def _place(mask: np.ndarray, free: np.ndarray, rng: np.random.Generator, shift: 
     near = spill[rows, columns]
     if near.min() > MAX_SPILL:
         return np.zeros_like(mask)
-    top, left = rng.choice(np.argwhere(near <= max(SPILL, near.min()))) + (rows.start, columns.start)
+    places = np.argwhere(near <= max(SPILL, near.min()))
+    chances = None
+    if likely is not None:
+        score = cv2.matchTemplate(likely.astype(np.float32), shape.astype(np.float32), cv2.TM_CCORR)[rows, columns]
+        chances = np.maximum(score[tuple(places.T)].astype(np.float64), 0)
+        chances = chances / chances.sum() if chances.sum() > 0 else None
+    top, left = rng.choice(places, p=chances) + (rows.start, columns.start)
     moved = np.zeros_like(mask)
     moved[top : top + h, left : left + w] = shape
     inside = moved & free

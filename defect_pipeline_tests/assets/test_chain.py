@@ -1,6 +1,7 @@
 """The whole chain on a tiny backbone and a tiny component: run, rerun, checks, gate."""
 
 import json
+import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
@@ -13,9 +14,13 @@ import pytest
 import torch
 
 from defect_pipeline import profiles
+from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.coco import FILTERED, UNFILTERED
+from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.order import ARMS, chosen_groups, read_order
-from defect_pipeline.assets.quality import Agreement, read_ladder
+from defect_pipeline.assets.quality import Agreement, read_ladder, read_variety
 from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
@@ -82,6 +87,56 @@ def test_the_joined_set_is_valid_and_holds_every_class(finished: Workplace):
     assert not np.array_equal(first, second)  # one driver, another noise
 
 
+def test_every_synthetic_image_is_judged_and_its_file_is_in_the_unfiltered_set(finished: Workplace):
+    joined = finished.store.current("sadf_coco").path
+    filtered, unfiltered = (json.loads((joined / file).read_text()) for file in (FILTERED, UNFILTERED))
+    assert coco_problems(unfiltered, joined) == []
+    assert {image["file_name"] for image in unfiltered["images"]} == {
+        f"images/{p.name}" for p in (joined / "images").iterdir()
+    }
+    kept = 0
+    for k in ("alpha", "beta"):
+        verdicts = read_verdicts(finished.store.current("sadf_accepted", k).path)
+        assert len(verdicts) == 6 and verdicts["image"].is_unique
+        kept += int((verdicts["reason"] == "").sum())
+    assert len(filtered["images"]) == kept
+
+
+def test_a_filter_that_nothing_passes_says_why(
+    finished: Workplace,
+    tiny_profile: profiles.Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    capfd: pytest.CaptureFixture[str],
+):
+    monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, filter=profiles.Filter(visible=256)))
+    assert main(["run", "--store", str(finished.store_root)]) == 1
+    assert "6 x unseen (hardly anything changed under the mask)" in " ".join(capfd.readouterr().err.split())
+
+
+def test_training_images_given_back_are_found_to_be_copies(
+    finished: Workplace,
+    tiny_profile: profiles.Profile,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+):
+    """The fault planted: synthetic images that are training images, some of them in a mirror."""
+    store = shutil.copytree(finished.store_root, tmp_path / "store")
+    shutil.rmtree(store / "copy_report" / "alpha")
+    training = read_training({"alpha": finished.store.current("topological_drivers", "alpha").path})
+    images, masks = list(training.images.numpy()[:6]), list(training.masks.numpy()[:6])
+    images[1], masks[1] = np.ascontiguousarray(images[1][:, ::-1]), np.ascontiguousarray(masks[1][:, ::-1])
+    monkeypatch.setattr("defect_pipeline.assets.copying.read_set", lambda painted, bank: (images, masks))
+    strict = replace(tiny_profile.thresholds, copies=0.05)
+    monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
+    assert main(["run", "--store", str(store)]) == 1
+    table, figures = read_copies(Workplace.at(store).store.current("copy_report", "alpha").path)
+    assert figures.copies >= 0.5 and table.loc[:1, "copy"].all()
+    capsys.readouterr()
+    assert main(["check", "--store", str(store)]) == 1
+    assert "no_copies" in capsys.readouterr().out
+
+
 def test_every_regime_is_reported_on_the_test_split(finished: Workplace):
     rows = finished.store.current("segmentation_report").metadata["figures"]
     assert [row["regime"] for row in rows] == ["real", "synthetic", "synthetic_then_real"]
@@ -122,6 +177,9 @@ def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, c
     assert ladder["the same, as shipped"].kid == pytest.approx(shipped.kid, abs=1e-4)
     agreement = Agreement.read(store.current("agreement_report", "beta").path)
     assert agreement.from_noise.n == 3 and agreement.n_synthetic == 6 and agreement.n_real > 0
+    rows = {row["images"]: row for row in read_variety(store.current("variety_report", "alpha").path)}
+    assert list(rows) == ["all from noise", "as shipped", "inpainting"]
+    assert rows["all from noise"]["l2"] > rows["inpainting"]["l2"] > 0 and rows["inpainting"]["conditions"] == 3
     cells = read_order(store.current("order_report").path)
     assert {(c.seed, c.arm, c.defect_class) for c in cells} == set(product(range(3), ARMS, ("alpha", "beta")))
     pictures = finished.store_root.parent / "pictures"

@@ -1,0 +1,41 @@
+"""What the method is held against, on the same backgrounds and masks: inpainting (paper A §5.3) and copy-paste."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+from torch.nn import functional as F
+
+from defect_pipeline.assets.concept import load_concept
+from defect_pipeline.assets.drivers import read_training
+from defect_pipeline.assets.hypernetwork import condition_prompt
+from defect_pipeline.assets.stage import Build
+from defect_pipeline.assets.synthesis import MARGIN, Canvases
+from defect_pipeline.diffusion.sampling import sample_images
+from defect_pipeline.imaging.copy_paste import paste_defect
+from defect_pipeline.imaging.masks import dilated
+
+
+def inpainted(build: Build, canvases: Canvases, seeds: Sequence[int]) -> np.ndarray:
+    """Images (n, S, S, 3) uint8: the concept alone, told of the defect by its prompt, fills the masks from pure noise;
+    everywhere else the background stays."""
+    backbone, settings = load_concept(build), build.settings.synthesis
+    masks = np.stack([dilated(mask, MARGIN) for mask in canvases.masks])
+    sources = backbone.encode(torch.from_numpy(canvases.backgrounds).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    holes = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), backbone.factor)[:, 0].to(sources.device)
+    latents = sample_images(
+        backbone, [condition_prompt(build, canvases.defect_class)] * len(seeds), seeds, masks.shape[1],
+        steps=settings.steps, guidance=settings.guidance, batch=settings.batch, sources=sources, strength=holes,
+    )  # fmt: skip
+    return np.where(masks[..., None], backbone.decode(latents).numpy(), canvases.backgrounds)
+
+
+def copy_pasted(build: Build, canvases: Canvases, seed: int) -> list[np.ndarray]:
+    """Defects of train images, in an order drawn from ``seed``, blended into the backgrounds where they stood."""
+    crops = read_training({canvases.defect_class: build.parent("topological_drivers").path})
+    order = np.random.default_rng(seed).permutation(len(crops.classes))
+    chosen = [order[k % len(order)] for k in range(len(canvases.backgrounds))]
+    return [
+        paste_defect(background, crops.images[k].numpy(), crops.masks[k].numpy())
+        for background, k in zip(canvases.backgrounds, chosen, strict=True)
+    ]
