@@ -68,6 +68,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "quality", _quality, "Judge the generator of a run: autoencoder, KID step by step, faithfulness, order.", place
     ).add_argument("--pictures", type=Path, help="folder to write the pictures behind the tables to, as JPEG")
+    add(
+        "tables",
+        _tables,
+        "Train a segmentor for every arm, share of the groups and seed, and compare them; hours.",
+        place,
+        settings,
+    ).add_argument("--to", type=Path, help="folder to write the tables and their pictures to")
     add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
         "--csv", action="store_true", help="as CSV instead of a table"
@@ -149,6 +156,22 @@ def _quality(options: argparse.Namespace) -> int:
         if options.pictures:
             export_pictures(place.store, options.pictures)
             out.print(f"The pictures are in {options.pictures}.")
+    return 1 if failures else 0
+
+
+def _tables(options: argparse.Namespace) -> int:
+    from defect_pipeline.automation.jobs import EXPERIMENTS, run_everything
+    from defect_pipeline.summary import export_tables, print_tables
+
+    with _opened(options) as (place, definitions, instance):
+        failures = run_everything(definitions, instance, place.store, place.pipeline, EXPERIMENTS)
+    for failure in failures:
+        _say("Failed", failure)
+    if not failures:
+        print_tables(out, place.store)
+        if options.to:
+            export_tables(place.store, options.to)
+            out.print(f"The tables are in {options.to}.")
     return 1 if failures else 0
 
 

@@ -55,7 +55,7 @@ class Drivers:
 class Concept:
     """DreamBooth with prior preservation (paper A §3.1)."""
 
-    steps: int = 90
+    steps: int = 80
     batch: int = 8  # images of the component a step
     prior_batch: int = 2  # images of its class, as the untouched model paints it
     learning_rate: float = 4e-4
@@ -71,7 +71,7 @@ class Hypernetwork:
     """The condition (paper A §3.2). `init` "zero" is the paper's; "backbone" starts from the backbone's own prior."""
 
     init: str = "backbone"
-    steps: int = 145
+    steps: int = 130
     batch: int = 8
     learning_rate: float = 4e-4
     window: int = 64  # as the concept's
@@ -136,14 +136,23 @@ class Segmentor:
 
     backbone: Literal["efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0"
     weights: str = ""  # directory of COCO weights for "resnet50-coco"
-    steps: int = 100  # at least
-    passes: int = 12  # over the real images, at least
+    steps: int = 90  # at least
+    passes: int = 9  # over the real images, at least
     batch: int = 8
     learning_rate: float = 1e-3
 
     def steps_for(self, real_images: int) -> int:
         """Optimizer steps of every regime."""
         return max(self.steps, math.ceil(self.passes * real_images / self.batch))
+
+
+@dataclass(frozen=True)
+class Downstream:
+    """The tables that compare what a segmentor gains from each kind of data; optimizer steps of every arm."""
+
+    steps: int = 200
+    batch: int = 8
+    learning_rate: float = 1e-3
 
 
 @dataclass(frozen=True)
@@ -164,6 +173,7 @@ class Profile:
     synthesis: Synthesis = Synthesis()
     filter: Filter = Filter()
     segmentor: Segmentor = Segmentor()
+    downstream: Downstream = Downstream()
 
 
 EMBEDDED = Profile(
@@ -194,6 +204,7 @@ SD15 = Profile(
         images_per_driver=15, strength=1.0, transfer=False, steps=20, guidance=7.5, defect_guidance=1.0, batch=8
     ),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
+    downstream=Downstream(steps=3000),
 )
 
 PROFILES = {profile.name: profile for profile in (EMBEDDED, SD15)}

@@ -1,6 +1,7 @@
 """What a run ends with: tables of figures, the verdicts, and where to look."""
 
 import math
+import shutil
 from pathlib import Path
 
 from rich.console import Console
@@ -8,14 +9,17 @@ from rich.table import Table
 
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.downstream import SHARES, TABLES, read_table
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.order import ARMS, order_summary, read_order
 from defect_pipeline.assets.quality import Agreement, read_ladder, read_reconstruction, read_variety
 from defect_pipeline.assets.segmentation import read_figures
+from defect_pipeline.assets.shapes import read_strategies
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
 from defect_pipeline.automation.checks import CHECKS, evaluate
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.evaluation.shapes import MEASURES
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import save_jpeg
 from defect_pipeline.store import Store
@@ -138,6 +142,12 @@ def print_quality(console: Console, store: Store, pipeline: Pipeline) -> None:
             shown = ("l2", "l2_under_masks", "mutual_information", "kid", "fid")
             table.add_row(k, row["images"], *(f"{row[name]:.3g}" for name in shown), str(row["n"]))
     console.print(table)
+    table = Table("class", "masks", *MEASURES, "novelty", "n", title="distance to held-out masks")
+    for k in classes:
+        for row in read_strategies(store.current("shape_report", k).path):
+            measured = [f"{row[name]:.2f}" for name in (*MEASURES, "novelty")]
+            table.add_row(k, row["strategy"], *measured, f"{row['n']} / {row['real']}")
+    console.print(table)
     cells = read_order(store.current("order_report").path)
     table = Table(f"a tenth of the groups ({cells[0].groups})", *ARMS, "difference over seeds")
     for row in order_summary(cells).to_dict("records"):
@@ -158,6 +168,7 @@ SHOWN = (  # asset, picture, whether there is one for each class
     ("copy_report", "nearest training defects", True),
     ("agreement_report", "twins", True),
     ("variety_report", "one driver, ten seeds", True),
+    ("shape_report", "shapes", True),
     ("order_report", "images", False),
 )
 
@@ -171,3 +182,28 @@ def export_pictures(store: Store, folder: Path) -> None:
             image = read_image(store.current(asset, k).path / PICTURES / f"{picture}.png")
             name = " ".join(filter(None, (asset.removesuffix("_report"), picture, k)))
             save_jpeg(folder / f"{name.replace(' ', '_')}.jpg", image)
+
+
+def print_tables(console: Console, store: Store) -> None:
+    """Print tables 1 and 2 of a `downstream_report`."""
+    directory = store.current("downstream_report").path
+    for name, share in zip(TABLES, SHARES, strict=True):
+        rows = read_table(directory, name).to_dict("records")
+        title = f"{share} of the groups, {rows[0]['seeds']} seeds, {rows[0]['test images']:.0f} test images"
+        table = Table(
+            "arm", "segm mAP", "AP50", "bbox mAP", "gain over real (95 % CI)", "real images seen", title=title
+        )
+        for row in rows:
+            figures = [f"{row[f]:.3f} ± {row[f'{f} std']:.3f}" for f in ("segm_map", "segm_ap50", "bbox_map")]
+            gain = f"{row['gain']:+.3f} ({row['gain low']:+.3f} … {row['gain high']:+.3f})"
+            table.add_row(row["arm"], *figures, gain, f"{row['real images']:.0f} x {row['each real image seen']:.1f}")
+        console.print(table)
+
+
+def export_tables(store: Store, folder: Path) -> None:
+    """Write the tables as CSV and their pictures as PNG to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    directory = store.current("downstream_report").path
+    for name in TABLES:
+        shutil.copyfile(directory / f"{name}.csv", folder / f"{name}.csv")
+        shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")

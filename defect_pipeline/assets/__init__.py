@@ -16,7 +16,9 @@ from defect_pipeline.assets.classes import class_report  # isort: skip
 from defect_pipeline.assets.coco import sadf_coco  # isort: skip
 from defect_pipeline.assets.segmentation import segmentation_report, segmentor  # isort: skip
 from defect_pipeline.assets.quality import agreement_report, autoencoder_report, kid_ladder, variety_report  # isort: skip
+from defect_pipeline.assets.shapes import shape_report  # isort: skip
 from defect_pipeline.assets.order import order_report  # isort: skip
+from defect_pipeline.assets.downstream import downstream_cell, downstream_report  # isort: skip
 
 chain = [
     inspection_images,
@@ -35,4 +37,5 @@ chain = [
     segmentor,
     segmentation_report,
 ]
-quality = [kid_ladder, agreement_report, variety_report, autoencoder_report, order_report]
+quality = [kid_ladder, agreement_report, variety_report, shape_report, autoencoder_report, order_report]
+experiments = [downstream_cell, downstream_report]

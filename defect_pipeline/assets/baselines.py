@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from defect_pipeline.assets.concept import load_concept
-from defect_pipeline.assets.drivers import read_training
+from defect_pipeline.assets.drivers import TrainingCrops
 from defect_pipeline.assets.hypernetwork import condition_prompt
 from defect_pipeline.assets.stage import Build
 from defect_pipeline.assets.synthesis import MARGIN, Canvases
@@ -30,12 +30,16 @@ def inpainted(build: Build, canvases: Canvases, seeds: Sequence[int]) -> np.ndar
     return np.where(masks[..., None], backbone.decode(latents).numpy(), canvases.backgrounds)
 
 
-def copy_pasted(build: Build, canvases: Canvases, seed: int) -> list[np.ndarray]:
-    """Defects of train images, in an order drawn from ``seed``, blended into the backgrounds where they stood."""
-    crops = read_training({canvases.defect_class: build.parent("topological_drivers").path})
+def copy_pasted(
+    crops: TrainingCrops, backgrounds: Sequence[np.ndarray], seed: int
+) -> tuple[list[np.ndarray], list[np.ndarray]]:
+    """Defects of train crops, in an order drawn from ``seed``, blended into the backgrounds where they stood: images
+    (S, S, 3) uint8 and masks (S, S) bool."""
     order = np.random.default_rng(seed).permutation(len(crops.classes))
-    chosen = [order[k % len(order)] for k in range(len(canvases.backgrounds))]
-    return [
-        paste_defect(background, crops.images[k].numpy(), crops.masks[k].numpy())
-        for background, k in zip(canvases.backgrounds, chosen, strict=True)
+    chosen = [order[k % len(order)] for k in range(len(backgrounds))]
+    masks = [crops.masks[k].numpy() for k in chosen]
+    pasted = [
+        paste_defect(background, crops.images[k].numpy(), mask)
+        for background, k, mask in zip(backgrounds, chosen, masks, strict=True)
     ]
+    return pasted, masks

@@ -2,6 +2,7 @@
 
 import hashlib
 import itertools
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -121,21 +122,9 @@ def _placed(
 
     Raises PipelineError when nothing fits anywhere.
     """
-    settings, crops = build.settings.masks, _sources(build)
+    crops = _sources(build)
     sources = [[mask for name, mask in crop.masks if name == build.defect_class] for crop in crops]
-    vary: Vary = perturb_shape
-    if settings.strategy == "shape model":
-        vary = ShapeModel.fit([mask for masks in sources for mask in masks]).vary
-    drawn = Path(build.pipeline.placement_maps) / f"{build.defect_class}.png"
-    learned = None
-    if settings.placement == "learned":
-        learned = Placement.fit((crop.image, np.any(masks, axis=0)) for crop, masks in zip(crops, sources, strict=True))
-
-    def likely(image: np.ndarray) -> np.ndarray | None:
-        if build.pipeline.placement_maps and drawn.is_file():
-            return read_placement(drawn, image.shape[0])
-        return learned.map(image) if learned else None
-
+    likely, vary = _likely(build, crops), _vary(build, sources)
     chosen: list[str] = []
     sets: list[list[np.ndarray]] = []
     unfit: set[str] = set()
@@ -153,6 +142,23 @@ def _placed(
             if unfit.issuperset(backgrounds):
                 raise
     return chosen, sets
+
+
+def _vary(build: Build, sources: list[list[np.ndarray]]) -> Vary:
+    """What makes a new instance of an annotated one."""
+    if build.settings.masks.strategy == "shape model":
+        return ShapeModel.fit([mask for masks in sources for mask in masks]).vary
+    return perturb_shape
+
+
+def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarray | None]:
+    """A background to the map of likely places on it: drawn by hand or learned; None where all are alike."""
+    drawn = Path(build.pipeline.placement_maps) / f"{build.defect_class}.png"
+    if build.pipeline.placement_maps and drawn.is_file():
+        return lambda image: read_placement(drawn, image.shape[0])
+    if build.settings.masks.placement == "learned":
+        return Placement.fit((crop.image, crop.class_mask(build.defect_class)) for crop in crops).map
+    return lambda image: None
 
 
 def _sources(build: Build) -> list[Crop]:

@@ -14,6 +14,7 @@ import torch
 
 from defect_pipeline.assets.baselines import copy_pasted, inpainted
 from defect_pipeline.assets.concept import backbone_of, concept_prompt, load_untouched, prior_prompt, sampled
+from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.faithfulness import twins_sheet
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
@@ -121,6 +122,7 @@ def kid_ladder(build: Build) -> None:
     seeds = [image_seed(build.pipeline.seed, build.defect_class, f"ladder/{k}") for k in range(len(canvases.drivers))]
     backbone, hypernetwork = load_generator(build)
     n, size = len(seeds), build.settings.drivers.size
+    crops = read_training({build.defect_class: build.parent("topological_drivers").path})
     rungs = {
         "un-adapted backbone": sampled(load_untouched(build), [prior_prompt(build)] * n, seeds, build, size),
         "concept": sampled(backbone, [concept_prompt(build)] * n, seeds, build, size),
@@ -129,7 +131,7 @@ def kid_ladder(build: Build) -> None:
             read_image(file) for file in sorted((build.parent("sadf_images").path / IMAGES).glob("*.png"))
         ],
         "inpainting": list(inpainted(build, canvases, seeds)),
-        "copy-paste": copy_pasted(build, canvases, build.pipeline.seed),
+        "copy-paste": copy_pasted(crops, list(canvases.backgrounds), build.pipeline.seed)[0],
     }
     extractor = extractor_of(build)
     real = real_features(build, extractor, build.defect_class, HELD_OUT)

@@ -40,12 +40,12 @@ def segmentor(build: Build) -> None:
     negatives = clean[0][: len(defects[0]) // 2], clean[1][: len(defects[0]) // 2]  # the same in every regime
     data = {
         "real": (defects[0] + negatives[0], defects[1] + negatives[1]),
-        "synthetic": _joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
+        "synthetic": joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
     }
     steps = settings.steps_for(len(data["real"][0]))
     curves = {}
     for regime in REGIMES:
-        model = _new_segmentor(build)
+        model = new_segmentor(build, build.pipeline.seed)
         curves[regime] = _train_regime(build, model, regime, data, steps)
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / f"{regime}.safetensors")
     build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
@@ -88,7 +88,7 @@ def segmentation_report(build: Build) -> None:
     """segm and bbox mAP, IoU and Hausdorff distance of each regime on the test split, with pictures of what it sees."""
     dataset, size = build.dataset(), build.settings.drivers.size
     defects = annotated_windows(dataset, "test", size, defective=True)
-    images, truth = _joined(defects, annotated_windows(dataset, "test", size, defective=False))
+    images, truth = joined(defects, annotated_windows(dataset, "test", size, defective=False))
     figures: dict[str, SegmentationFigures] = {}
     shown = [
         [
@@ -126,17 +126,16 @@ def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
 
 def load_segmentor(build: Build, regime: str) -> MaskRCNN:
     """The segmentor as a regime left it."""
-    model = _new_segmentor(build)
+    model = new_segmentor(build, build.pipeline.seed)
     model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
     return model
 
 
-def _new_segmentor(build: Build) -> MaskRCNN:
+def new_segmentor(build: Build, seed: int) -> MaskRCNN:
+    """Untrained but for its backbone; its heads are drawn from the seed."""
     settings = build.settings.segmentor
     weights = Path(settings.weights) if settings.weights else None
-    model = build_segmentor(
-        len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=build.pipeline.seed
-    )
+    model = build_segmentor(len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=seed)
     return model.to(build.settings.device)
 
 
@@ -147,7 +146,8 @@ def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: boo
     return [c.image for c in crops], [[(dataset.categories.index(k), mask) for k, mask in c.masks] for c in crops]
 
 
-def _joined(a: Annotated, b: Annotated) -> Annotated:
+def joined(a: Annotated, b: Annotated) -> Annotated:
+    """The images of both, one after the other."""
     return a[0] + b[0], a[1] + b[1]
 
 

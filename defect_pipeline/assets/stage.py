@@ -123,6 +123,7 @@ class Stage:
     settings: Callable[[Pipeline], Any]
     version: str
     partitioned: bool
+    cells: tuple[str, ...] = ()  # its own partitions, where they are not the defect classes
 
     def digest(self, store: Store, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact would be called if it were made now. Raises PipelineError while a parent is missing."""
@@ -130,6 +131,8 @@ class Stage:
         return digest_of(self.name, self.version, self.settings(pipeline), pipeline.seed, parents)
 
     def _parent_content(self, store: Store, name: str, partition: str | None) -> Any:
+        if STAGES[name].cells:
+            return {cell: content(store.current(name, cell)) for cell in STAGES[name].cells}
         if not STAGES[name].partitioned:
             return content(store.current(name))
         if self.partitioned:
@@ -163,22 +166,25 @@ def stage(
     kinds: set[str],
     version: str = "1",
     partitioned: bool = False,
+    cells: tuple[str, ...] = (),
     gpu: bool = False,
 ) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
     """Make a build function the asset of its name; its docstring's first line is the description in the UI.
 
-    ``settings`` picks what the artifact depends on beside its parents: its part of the profile. ``gpu`` puts the step
-    into the GPU pool and tags it for Ray, Kubernetes and Celery.
+    ``settings`` picks what the artifact depends on beside its parents: its part of the profile. It is made once for each
+    defect class where it is ``partitioned``, or once for each of ``cells``. ``gpu`` puts the step into the GPU pool and
+    tags it for Ray, Kubernetes and Celery.
     """
 
     def wrap(build: Callable[[Build], None]) -> dg.AssetsDefinition:
-        made = Stage(build.__name__, build, parents, settings, version, partitioned)
+        made = Stage(build.__name__, build, parents, settings, version, partitioned, cells)
+        own_partitions = dg.StaticPartitionsDefinition(list(cells)) if cells else None
         STAGES[made.name] = made
 
         @dg.asset(
             name=made.name,
             deps=[_dependency(name, partitioned) for name in parents],
-            partitions_def=defect_classes if partitioned else None,
+            partitions_def=defect_classes if partitioned else own_partitions,
             group_name=group,
             owners=OWNERS,
             kinds=kinds,
@@ -188,7 +194,7 @@ def stage(
             op_tags=gpu_tags() if gpu else None,
         )
         def asset(context: dg.AssetExecutionContext, store: Store, pipeline: Pipeline) -> dg.MaterializeResult:
-            partition = context.partition_key if made.partitioned else None
+            partition = context.partition_key if made.partitioned or made.cells else None
             artifact, reused = materialize(made, context, store, pipeline, partition)
             return dg.MaterializeResult(
                 metadata=_described(artifact) | {"reused": reused}, data_version=dg.DataVersion(content(artifact))
@@ -210,7 +216,7 @@ def materialize(
         return known, True
     parents = {}
     for name in made.parents:
-        if not STAGES[name].partitioned or made.partitioned:
+        if not STAGES[name].cells and (not STAGES[name].partitioned or made.partitioned):
             parents[name] = store.current(name, partition if STAGES[name].partitioned else None).digest
     began = time.perf_counter()
     keep_freed_memory()
@@ -227,7 +233,7 @@ def materialize(
 
 def _dependency(name: str, partitioned: bool) -> dg.AssetDep:
     """From a partitioned parent to an unpartitioned child: all of its partitions."""
-    if STAGES[name].partitioned and not partitioned:
+    if STAGES[name].cells or (STAGES[name].partitioned and not partitioned):
         return dg.AssetDep(name, partition_mapping=dg.AllPartitionMapping())
     return dg.AssetDep(name)
 

@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
 
 import dagster as dg
 
@@ -17,11 +18,31 @@ log = logging.getLogger("defect_pipeline")
 
 @dataclass(frozen=True)
 class Step:
-    """Assets that run together; once for each defect class where `partitioned`."""
+    """Assets that run together; once for each defect class where `partitioned`, or once for each cell of the first."""
 
     job: str
     assets: tuple[str, ...]
     partitioned: bool
+
+    @property
+    def cells(self) -> tuple[str, ...]:
+        return STAGES[self.assets[0]].cells
+
+    def partitions(self, store: Store) -> tuple[str | None, ...]:
+        """What it runs for, one after the other."""
+        return classes_of(store) if self.partitioned else self.cells or (None,)
+
+    def job_definition(self) -> Any:
+        """The Dagster job of these assets."""
+        cells = dg.StaticPartitionsDefinition(list(self.cells)) if self.cells else None
+        each = "defect class" if self.partitioned else "cell"
+        return dg.define_asset_job(
+            self.job,
+            selection=dg.AssetSelection.assets(*self.assets),
+            partitions_def=defect_classes if self.partitioned else cells,
+            executor_def=executor(),
+            description=" → ".join(self.assets) + (f", one run for each {each}" if self.partitioned or cells else ""),
+        )
 
 
 PLAN = (
@@ -32,20 +53,17 @@ PLAN = (
     Step("join", ("class_report", "sadf_coco", "segmentor", "segmentation_report"), False),
 )
 QUALITY = (  # on demand, after the plan: what the generator is worth
-    Step("judge_classes", ("kid_ladder", "agreement_report", "variety_report"), True),
+    Step("judge_classes", ("kid_ladder", "agreement_report", "variety_report", "shape_report"), True),
     Step("judge", ("autoencoder_report", "order_report"), False),
 )
 
-jobs = [
-    dg.define_asset_job(
-        step.job,
-        selection=dg.AssetSelection.assets(*step.assets),
-        partitions_def=defect_classes if step.partitioned else None,
-        executor_def=executor(),
-        description=f"{' → '.join(step.assets)}{', one run for each defect class' if step.partitioned else ''}",
-    )
-    for step in (*PLAN, *QUALITY)
-]
+EXPERIMENTS = (  # on demand, hours: what the synthetic set is worth to a segmentor
+    PLAN[0],
+    Step("downstream_cells", ("downstream_cell",), False),
+    Step("downstream", ("downstream_report",), False),
+)
+
+jobs = [step.job_definition() for step in (*PLAN, *QUALITY, *EXPERIMENTS[1:])]
 
 
 def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -> bool:
@@ -70,7 +88,7 @@ def run_everything(
     """
     for step in plan:
         failures = []
-        for partition in classes_of(store) if step.partitioned else (None,):
+        for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)
         if failures:
             return failures

@@ -26,10 +26,10 @@ class Extractor:
     dimension: int
     network: nn.Module  # (n, 3, h, w) uint8 RGB to (n, dimension)
 
-    def features(self, images: np.ndarray | Iterable[np.ndarray], *, batch: int = 32) -> np.ndarray:
+    def features(self, images: np.ndarray | Iterable[np.ndarray], *, batch: int = 8) -> np.ndarray:
         """(N, dimension) float32 of an (N, H, W, 3) uint8 RGB array or of (H, W, 3) ones of any sizes, in their order.
 
-        An iterable is read once and batch by batch, so it may be larger than memory. Raises `ValueError` on an image of
+        An iterable is read once and batch by batch, so it may be larger than memory; small batches stay in a CPU's cache. Raises `ValueError` on an image of
         another layout or dtype.
         """
         rows = [np.zeros((0, self.dimension), np.float32)]

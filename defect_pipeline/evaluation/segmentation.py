@@ -12,6 +12,7 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
+import pandas as pd
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
@@ -110,6 +111,13 @@ def average_precision(
 
     ``kind`` is "segm" or "bbox". Entries of a class without annotated instances are -1.
     """
+    return _accumulated(_evaluation(truth, detections, num_classes, kind))
+
+
+def _evaluation(
+    truth: Sequence[Sequence[tuple[int, np.ndarray]]], detections: Sequence[Detections], num_classes: int, kind: str
+) -> COCOeval:
+    """Every image's detections matched to its instances."""
     images = [{"id": i, "height": d.masks.shape[1], "width": d.masks.shape[2]} for i, d in enumerate(detections)]
     annotated = [_annotation(i, k, mask) for i, instances in enumerate(truth) for k, mask in instances]
     detected = [
@@ -120,8 +128,44 @@ def average_precision(
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(_coco(images, annotated, num_classes), _coco(images, detected, num_classes), kind)
         evaluation.evaluate()
+    return evaluation
+
+
+def _accumulated(evaluation: COCOeval) -> np.ndarray:
+    with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
     return evaluation.eval["precision"][:, :, :, 0, -1]
+
+
+def resampled_map(
+    truth: Sequence[Sequence[tuple[int, np.ndarray]]],
+    detections: Sequence[Detections],
+    num_classes: int,
+    resamples: Sequence[np.ndarray],
+) -> np.ndarray:
+    """segm mAP (R,) of R resamples of the images, each given as indices that may repeat: for a bootstrap.
+
+    Images are matched once; COCO's accumulation runs over each resample. Classes without an instance in a resample are
+    left out of its mean, as COCO does.
+    """
+    evaluation = _evaluation(truth, detections, num_classes, "segm")
+    matched, images = evaluation.evalImgs, len(truth)  # by class, then area, then image
+    strata = len(matched) // images
+    found = []
+    for chosen in resamples:
+        evaluation.evalImgs = [matched[stratum * images + i] for stratum in range(strata) for i in chosen]
+        evaluation.params.imgIds = evaluation._paramsEval.imgIds = list(range(len(chosen)))
+        found.append(_mean(_accumulated(evaluation)))
+    return np.array(found)
+
+
+def group_resamples(groups: Sequence[str], resamples: int, seed: int) -> list[np.ndarray]:
+    """Bootstrap resamples of images (as indices) that draw whole groups with replacement: images of one part go together."""
+    members = pd.Series(range(len(groups))).groupby(np.asarray(groups)).agg(list).tolist()
+    rng = np.random.default_rng(seed)
+    return [
+        np.concatenate([members[g] for g in rng.integers(len(members), size=len(members))]) for _ in range(resamples)
+    ]
 
 
 def _annotation(image: int, category: int, mask: np.ndarray) -> dict[str, Any]:

@@ -22,6 +22,10 @@ class Crop:
         """(S, S) bool: the union of all masks."""
         return np.any([mask for _, mask in self.masks], axis=0) if self.masks else np.zeros(self.image.shape[:2], bool)
 
+    def class_mask(self, category: str) -> np.ndarray:
+        """(S, S) bool: the union of the masks of one category, of which there must be one."""
+        return np.any([mask for name, mask in self.masks if name == category], axis=0)
+
 
 def defect_crops(
     dataset: Dataset, image_ids: Sequence[int], category: str, size: int, *, per_image: int, zoom: float, seed: int

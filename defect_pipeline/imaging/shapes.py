@@ -31,7 +31,7 @@ class ShapeModel:
     @classmethod
     def fit(cls, instances: Sequence[np.ndarray]) -> "ShapeModel":
         """From instance masks (H, W bool), each in its four mirror images. Raises PipelineError below two shapes."""
-        shapes = [shape for mask in instances for shape in _mirrored(_on_grid(mask))]
+        shapes = [shape for mask in instances for shape in mirrored(on_grid(mask))]
         if len(instances) < 2:
             raise PipelineError("A shape model needs two annotated instances of the class at least; annotate more.")
         maps = np.stack([_signed_distance(shape).ravel() for shape in shapes])
@@ -74,7 +74,7 @@ class ShapeModel:
         return placed
 
 
-def _on_grid(mask: np.ndarray) -> np.ndarray:
+def on_grid(mask: np.ndarray) -> np.ndarray:
     """The instance on the grid, (GRID, GRID) bool: FILLED long, in the middle, its proportions kept."""
     x, y, w, h = bbox(mask)
     factor = FILLED / max(w, h)
@@ -86,7 +86,8 @@ def _on_grid(mask: np.ndarray) -> np.ndarray:
     return grid
 
 
-def _mirrored(shape: np.ndarray) -> list[np.ndarray]:
+def mirrored(shape: np.ndarray) -> list[np.ndarray]:
+    """A shape in its four mirror images."""
     return [shape[::vertical, ::horizontal] for vertical in (1, -1) for horizontal in (1, -1)]
 
 

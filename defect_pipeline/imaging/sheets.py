@@ -65,6 +65,19 @@ def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabe
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], title: str) -> np.ndarray:
+    """Values side by side with their errors, one bar a name, as RGB uint8 (300, 640, 3)."""
+    figure = Figure(figsize=(6.4, 3.0), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.barh(list(names), list(values), xerr=list(errors), height=0.6, capsize=3)
+    axes.invert_yaxis()
+    axes.set(title=title)
+    axes.grid(alpha=0.3, axis="x")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def save_png(path: Path, image: np.ndarray) -> None:
     """Writes a (H, W, 3) RGB or (H, W) grey uint8 array. Raises PipelineError when the file cannot be written."""
     _write(path, _encoded(image, ".png"))

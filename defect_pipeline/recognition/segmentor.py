@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import cv2
 import numpy as np
 import torch
 from timm.layers import freeze_batch_norm_2d
@@ -187,13 +188,14 @@ def train_segmentor(
     learning_rate: float = 1e-3,
     warmup: int = 20,
     rotations: bool = True,
+    strong: bool = False,
     resume: Mapping[str, Any] | None = None,
 ) -> Iterator[SegmentorTraining]:
     """Train in place for ``steps`` optimizer steps with AdamW, warm-up and cosine, yielding after each.
 
     ``images`` are (H, W, 3) uint8, ``masks`` their instances; an image without any is a negative. Each image is seen
     once before any is seen again, augmented by flips, quarter turns (unless ``rotations`` is off: a part that always
-    lies one way) and changes of light. All randomness comes from ``seed`` and the step, so a run that continues from
+    lies one way) and changes of light, and where ``strong`` is on by zooms, turns, bends, blur and colour too. All randomness comes from ``seed`` and the step, so a run that continues from
     ``resume``, an earlier `SegmentorTraining.state_dict`, ends with the weights of an uninterrupted one.
 
     Raises `PipelineError` without images.
@@ -204,7 +206,7 @@ def train_segmentor(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate, weight_decay=1e-2)
     start = _restore(trainable, optimizer, resume) if resume else 0
-    augmentation = _augmentation(rotations)
+    augmentation = _augmentation(rotations, strong)
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
@@ -246,15 +248,21 @@ def _restore(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optim
     return state["step"]
 
 
-def _augmentation(rotations: bool) -> A.Compose:
-    """The same in every regime and arm; nothing crops, so that no mask is lost."""
+def _augmentation(rotations: bool, strong: bool) -> A.Compose:
+    """The same in every regime; unless it is ``strong`` nothing crops, so that no mask is lost."""
     turns = [A.RandomRotate90(p=0.75)] if rotations else []
     light = [
         A.RandomBrightnessContrast(0.2, 0.2, p=0.7),
         A.RandomGamma((80, 125), p=0.3),
         A.GaussNoise((0.01, 0.04), p=0.3),
     ]
-    return A.Compose([A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5), *turns, *light])
+    shape = [
+        A.Affine(scale=(0.7, 1.4), rotate=(-30, 30), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.8),
+        A.ElasticTransform(alpha=20, sigma=6, border_mode=cv2.BORDER_REFLECT_101, p=0.3),
+    ]
+    look = [A.HueSaturationValue(10, 25, 15, p=0.5), A.GaussianBlur((3, 5), p=0.2), A.CLAHE((1, 3), p=0.2)]
+    flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
+    return A.Compose([*flips, *turns, *light, *((*shape, *look) if strong else ())])
 
 
 def _reseed(augmentation: A.Compose, seed: int) -> None:
@@ -270,10 +278,11 @@ def _example(
     augmented = augmentation(image=image, **planes)
     pixels = torch.from_numpy(augmented["image"]).permute(2, 0, 1).to(device).float() / 255
     masks = np.asarray(augmented["masks"]) if instances else np.zeros((0, *pixels.shape[1:]), np.uint8)
+    kept = [i for i, mask in enumerate(masks) if mask.any()]  # a zoom may push an instance out of the picture
     target = {
-        "boxes": torch.tensor([_box(mask) for mask in masks], dtype=torch.float32).reshape(-1, 4),
-        "labels": torch.tensor([category + 1 for category, _ in instances], dtype=torch.int64),
-        "masks": torch.from_numpy(masks),
+        "boxes": torch.tensor([_box(masks[i]) for i in kept], dtype=torch.float32).reshape(-1, 4),
+        "labels": torch.tensor([instances[i][0] + 1 for i in kept], dtype=torch.int64),
+        "masks": torch.from_numpy(masks[kept]),
     }
     return pixels, {name: tensor.to(device) for name, tensor in target.items()}
 

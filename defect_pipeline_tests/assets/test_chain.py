@@ -19,12 +19,17 @@ from defect_pipeline.assets.coco import FILTERED, UNFILTERED
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.fid import Report
+from defect_pipeline.assets.masks import BankEntry, read_bank, read_placement
 from defect_pipeline.assets.order import ARMS, chosen_groups, read_order
 from defect_pipeline.assets.quality import Agreement, read_ladder, read_variety
+from defect_pipeline.assets.shapes import read_strategies
 from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
+from defect_pipeline.automation.jobs import run_stale
 from defect_pipeline.cli import main
+from defect_pipeline.definitions import definitions_for
 from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.workplace import Workplace
 
@@ -121,7 +126,7 @@ def test_training_images_given_back_are_found_to_be_copies(
     capsys: pytest.CaptureFixture[str],
 ):
     """The fault planted: synthetic images that are training images, some of them in a mirror."""
-    store = shutil.copytree(finished.store_root, tmp_path / "store")
+    store = _copy(finished, tmp_path).store_root
     shutil.rmtree(store / "copy_report" / "alpha")
     training = read_training({"alpha": finished.store.current("topological_drivers", "alpha").path})
     images, masks = list(training.images.numpy()[:6]), list(training.masks.numpy()[:6])
@@ -135,6 +140,50 @@ def test_training_images_given_back_are_found_to_be_copies(
     capsys.readouterr()
     assert main(["check", "--store", str(store)]) == 1
     assert "no_copies" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("how", [{"strategy": "shape model"}, {"placement": "learned"}])
+def test_masks_of_other_strategies_lie_on_the_component(
+    finished: Workplace, tiny_profile: profiles.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: dict
+):
+    store, before = _copy(finished, tmp_path), _bank(finished)
+    monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, masks=profiles.Masks(per_class=3, **how)))
+    made = _bank(_drawn(store))
+    assert len(made) == 3 and all(entry.mask().any() for entry in made)
+    assert not any(np.array_equal(a.mask(), b.mask()) for a, b in zip(before, made, strict=True))
+
+
+def test_a_drawn_map_says_where_defects_go_and_a_black_one_is_refused(finished: Workplace, tmp_path: Path):
+    maps = tmp_path / "maps"
+    maps.mkdir()
+    drawn = np.zeros((50, 50), np.uint8)
+    drawn[:25] = 255
+    cv2.imwrite(str(maps / "alpha.png"), drawn)
+    made = _bank(_drawn(_copy(finished, tmp_path), placement_maps=str(maps)))
+    rows = [np.nonzero(mask)[0].mean() for entry in made for _, mask in entry.masks]
+    assert np.mean(rows) < SIZE / 2
+    cv2.imwrite(str(maps / "alpha.png"), 0 * drawn)
+    with pytest.raises(PipelineError, match=r"alpha\.png is black"):
+        read_placement(maps / "alpha.png", SIZE)
+
+
+def _copy(place: Workplace, folder: Path) -> Workplace:
+    return Workplace.at(shutil.copytree(place.store_root, folder / "store"))
+
+
+def _drawn(place: Workplace, **changes: str) -> Workplace:
+    """The workplace with the mask bank of class alpha made anew."""
+    changed = replace(place, **changes)
+    with open_instance(place.store_root) as instance:
+        failures = run_stale(
+            definitions_for(changed), instance, changed.store, changed.pipeline, ("mask_bank",), "alpha", "draw"
+        )
+    assert failures == []
+    return changed
+
+
+def _bank(place: Workplace) -> list[BankEntry]:
+    return read_bank(place.store.current("mask_bank", "alpha").path)
 
 
 def test_every_regime_is_reported_on_the_test_split(finished: Workplace):
@@ -180,6 +229,9 @@ def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, c
     rows = {row["images"]: row for row in read_variety(store.current("variety_report", "alpha").path)}
     assert list(rows) == ["all from noise", "as shipped", "inpainting"]
     assert rows["all from noise"]["l2"] > rows["inpainting"]["l2"] > 0 and rows["inpainting"]["conditions"] == 3
+    strategies = read_strategies(store.current("shape_report", "alpha").path)
+    assert [row["strategy"] for row in strategies] == ["annotated", "perturbed", "shape model"]
+    assert strategies[0]["novelty"] == 0 < min(row["novelty"] for row in strategies[1:])
     cells = read_order(store.current("order_report").path)
     assert {(c.seed, c.arm, c.defect_class) for c in cells} == set(product(range(3), ARMS, ("alpha", "beta")))
     pictures = finished.store_root.parent / "pictures"

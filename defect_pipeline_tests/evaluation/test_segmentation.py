@@ -7,7 +7,15 @@ from pycocotools.cocoeval import COCOeval
 from scipy.spatial.distance import directed_hausdorff
 
 from defect_pipeline.evaluation import segmentation
-from defect_pipeline.evaluation.segmentation import average_precision, hausdorff, mask_iou, match, segmentation_figures
+from defect_pipeline.evaluation.segmentation import (
+    average_precision,
+    group_resamples,
+    hausdorff,
+    mask_iou,
+    match,
+    resampled_map,
+    segmentation_figures,
+)
 
 SIZE = (30, 40)  # a diagonal of 50 px
 DIAGONAL = 50.0
@@ -167,3 +175,30 @@ def test_hausdorff_is_scipys():
 def test_unequal_lists_are_refused():
     with pytest.raises(ValueError, match="2 annotated images against 1"):
         segmentation_figures([[], []], [seen()], ["crack"])
+
+
+def test_a_resample_has_the_average_precision_of_its_images():
+    rng = np.random.default_rng(0)
+    truth = [
+        [(int(k), rectangle(int(x), 2, 10, 8))]
+        for k, x in zip(rng.integers(0, 2, 8), rng.integers(0, 20, 8), strict=True)
+    ]
+    found = [
+        seen((k, rectangle(int(rng.integers(0, 20)), 2, 10, 8), 0.4), (k, mask, float(rng.random())))
+        for ((k, mask),) in truth
+    ]
+    everything, some = np.arange(8), np.array([0, 0, 3, 5, 5, 5, 7])
+    figures = resampled_map(truth, found, 2, [everything, some, everything])
+    for chosen, figure in zip((everything, some), figures[:2], strict=True):
+        expected = average_precision([truth[i] for i in chosen], [found[i] for i in chosen], 2, "segm")
+        assert figure == pytest.approx(expected[expected > -1].mean())
+    assert figures[2] == figures[0]
+
+
+def test_images_of_one_group_are_drawn_together():
+    draws = group_resamples(["a", "b", "a", "c"], 50, seed=1)
+    assert all(np.count_nonzero(draw == 0) == np.count_nonzero(draw == 2) for draw in draws)
+    assert {len(draw) for draw in draws} > {3} and len({tuple(draw) for draw in draws}) > 10
+    assert all(
+        np.array_equal(a, b) for a, b in zip(draws, group_resamples(["a", "b", "a", "c"], 50, seed=1), strict=True)
+    )

@@ -114,7 +114,7 @@ def test_augmentation_moves_mask_and_box_with_the_image():
     mask = np.zeros((48, 64), bool)
     mask[3:9, 5:30] = True
     image[mask] = 255
-    augmentation = segmentor._augmentation(rotations=True)
+    augmentation = segmentor._augmentation(rotations=True, strong=False)
     seen = set()
     for seed in range(40):
         segmentor._reseed(augmentation, seed)
@@ -128,8 +128,27 @@ def test_augmentation_moves_mask_and_box_with_the_image():
         seen.add((x0, y0, x1, y1))
     assert len(seen) == 8  # all symmetries
 
-    upright = segmentor._augmentation(rotations=False)
+    upright = segmentor._augmentation(rotations=False, strong=False)
     assert all(segmentor._example(upright, image, [], torch.device("cpu"))[0].shape == (3, 48, 64) for _ in range(10))
+
+
+def test_strong_augmentation_keeps_masks_on_their_defects_and_drops_what_left_the_picture():
+    image, mask, corner = np.full((64, 64, 3), 60, np.uint8), np.zeros((64, 64), bool), np.zeros((64, 64), bool)
+    mask[24:40, 20:44] = True
+    corner[:2, :2] = True
+    image[mask] = 220
+    augmentation = segmentor._augmentation(rotations=True, strong=True)
+    counts, areas = set(), set()
+    for seed in range(40):
+        segmentor._reseed(augmentation, seed)
+        pixels, target = segmentor._example(augmentation, image, [(1, mask), (0, corner)], torch.device("cpu"))
+        assert len(target["boxes"]) == len(target["labels"]) == len(target["masks"])
+        moved = target["masks"][0].bool()
+        level = pixels.mean(dim=0)
+        assert target["labels"][0] == 2 and level[moved].mean() > level[~moved].mean() + 0.2
+        counts.add(len(target["labels"]))
+        areas.add(int(moved.sum()))
+    assert counts == {1, 2} and max(areas) > 1.3 * mask.sum() and min(areas) < 0.8 * mask.sum()
 
 
 def test_a_single_pixel_has_a_box():

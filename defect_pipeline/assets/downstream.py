@@ -1,0 +1,240 @@
+"""Is the synthetic set worth anything to a detector: paper A, Tables 1 and 2, beside baselines, over seeds.
+
+A cell is one arm, one share of the annotated groups and one seed. Its generator, and every baseline, has seen the
+groups of that share alone; each share and seed has a store of its own, in which the chain was made as in any run.
+All arms of a share take the same optimizer steps, and all are measured on the same test images.
+"""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import torch
+
+from defect_pipeline.assets.baselines import copy_pasted
+from defect_pipeline.assets.coco import FILTERED, UNFILTERED, Annotated, read_coco
+from defect_pipeline.assets.drivers import read_training
+from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.order import chosen_groups
+from defect_pipeline.assets.segmentation import CHECKPOINT_STEPS, annotated_windows, joined, new_segmentor
+from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset, stage
+from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
+from defect_pipeline.imaging.crops import windows
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.masks import decode, encode
+from defect_pipeline.imaging.sheets import bars
+from defect_pipeline.recognition.segmentor import Prediction, predict, train_segmentor
+from defect_pipeline.store import Store, atomic_write, digest_of
+
+SHARES, SEEDS = {"100%": 1.0, "10%": 0.1}, (0, 1, 2)
+ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training stage, and its share of the steps
+    "real": (("real", 1.0),),
+    "real, strongly augmented": (("real", 1.0),),
+    "copy-paste, then real": (("copy-paste", 0.5), ("real", 0.5)),
+    "synthetic": (("synthetic", 1.0),),
+    "synthetic unfiltered, then real": (("synthetic unfiltered", 0.5), ("real", 0.5)),
+    "synthetic, then real": (("synthetic", 0.5), ("real", 0.5)),
+}
+STRONG = "real, strongly augmented"
+CHAIN = (
+    "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights", "sadf_images",
+    "faithfulness_report", "copy_report", "sadf_accepted", "fid_report", "sadf_coco",
+)  # fmt: skip
+RESAMPLES = 200
+TABLES = ("table_1", "table_2")  # of SHARES, in their order
+FIGURES, SEEN, TABLE = "figures.json", "detections.json", "cells.csv"
+
+
+@dataclass(frozen=True)
+class Cell:
+    arm: str
+    share: str
+    seed: int
+
+    @property
+    def key(self) -> str:
+        return f"{self.arm} ({self.share}, seed {self.seed})".replace(",", "")  # commas part keys on command lines
+
+
+CELLS = {cell.key: cell for cell in (Cell(*values) for values in product(ARMS, SHARES, SEEDS))}
+
+
+@stage(
+    parents=("inspection_images",),
+    settings=lambda pipeline: pipeline.settings,
+    group="evaluation",
+    kinds={"torch", "coco"},
+    cells=tuple(CELLS),
+    gpu=True,
+)
+def downstream_cell(build: Build) -> None:
+    """One arm, share of the groups and seed: a segmentor, what it was trained on, and what it sees in the test images."""
+    cell = CELLS[build.partition or ""]
+    store, pipeline = _generated(build, cell)
+    dataset = open_dataset(store.current("inspection_images"))
+    size, settings = build.settings.drivers.size, build.settings.downstream
+    sources = {name: _data(name, store, pipeline, cell.seed) for name in {name for name, _ in ARMS[cell.arm]}}
+
+    model = new_segmentor(build, cell.seed)
+    seen_real = 0.0
+    for number, (name, share) in enumerate(ARMS[cell.arm]):
+        steps = round(settings.steps * share)
+        file = build.workdir / f"{number}.pt"
+        resume = torch.load(file, weights_only=True) if file.exists() else None
+        for state in train_segmentor(
+            model, *sources[name], steps=steps, seed=cell.seed, batch=settings.batch,
+            learning_rate=settings.learning_rate, strong=cell.arm == STRONG, resume=resume,
+        ):  # fmt: skip
+            build.progress(state.step, steps)
+            if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
+                atomic_write(file, partial(torch.save, state.state_dict()))
+        seen_real += steps * settings.batch / len(sources[name][0]) if name == "real" else 0.0
+
+    crops = [crop for i in dataset.subset("test") for crop in windows(dataset, i, size)]
+    truth = [[(dataset.categories.index(k), mask) for k, mask in crop.masks] for crop in crops]
+    seen = predict(model, [crop.image for crop in crops])
+    figures = asdict(segmentation_figures(truth, seen, dataset.categories))
+    figures |= {"real images": len(_data("real", store, pipeline, cell.seed)[0]), "each real image seen": seen_real}
+    figures |= {f"{name} images": len(images) for name, (images, _) in sources.items()}
+    groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
+    (build.path / FIGURES).write_text(json.dumps(asdict(cell) | figures))
+    (build.path / SEEN).write_text(json.dumps([_packed(t, p, g) for t, p, g in zip(truth, seen, groups, strict=True)]))
+    build.metadata |= {name: value for name, value in figures.items() if not isinstance(value, dict)}
+
+
+def _generated(build: Build, cell: Cell) -> tuple[Store, Pipeline]:
+    """The chain up to the joined set, made from the share of the train groups alone; every arm of the share uses it."""
+    store = Store(root=str(build.store.cache("downstream_cell") / digest_of(cell.share, cell.seed)))
+    pipeline = build.pipeline.model_copy(update={"seed": cell.seed})
+    known, dataset = build.parent("inspection_images"), build.dataset()
+    digest = digest_of(content(known), cell.share, cell.seed)
+    if (made := store.find("inspection_images", digest)) is not None:
+        store.set_current(made)
+    else:
+        groups = chosen_groups(dataset, SHARES[cell.share], cell.seed)
+        unused = (dataset.images["split"] == "train") & (dataset.images["defect_class"] != "")
+        unused &= ~dataset.images["group"].isin(groups)
+        with store.create("inspection_images", digest, parents={}) as draft:
+            dataset.with_columns(split=dataset.images["split"].mask(unused, "unused")).save(draft.path)
+            draft.metadata |= {"root": known.metadata["root"], "content": digest}
+    for name in CHAIN:
+        for k in dataset.categories if STAGES[name].partitioned else (None,):
+            materialize(STAGES[name], build.context, store, pipeline, k)
+    return store, pipeline
+
+
+def _data(name: str, store: Store, pipeline: Pipeline, seed: int) -> Annotated:
+    """The images of one kind and their instances, with the same defect-free images among them in every arm."""
+    dataset, size = open_dataset(store.current("inspection_images")), pipeline.settings.drivers.size
+    defects = annotated_windows(dataset, "train", size, defective=True)
+    clean = annotated_windows(dataset, "train", size, defective=False)
+    negatives = clean[0][: max(1, len(defects[0]) // 2)], clean[1][: max(1, len(defects[0]) // 2)]
+    if name == "real":
+        return joined(defects, negatives)
+    if name == "copy-paste":
+        return joined(_copy_pasted(store, pipeline, seed), negatives)
+    file = UNFILTERED if name == "synthetic unfiltered" else FILTERED
+    return joined(read_coco(store.current("sadf_coco").path, dataset.categories, file), negatives)
+
+
+def _copy_pasted(store: Store, pipeline: Pipeline, seed: int) -> Annotated:
+    """As many images as the synthetic set has, of train defects on the same backgrounds."""
+    images: list[np.ndarray] = []
+    instances: list[list[tuple[int, np.ndarray]]] = []
+    for number, k in enumerate(open_dataset(store.current("inspection_images")).categories):
+        pool, bank = store.current("defect_free_pool").path, read_bank(store.current("mask_bank", k).path)
+        crops = read_training({k: store.current("topological_drivers", k).path})
+        pasted, masks = copy_pasted(crops, [read_image(pool / entry.background) for entry in bank], seed)
+        images += pasted
+        instances += [[(number, mask)] for mask in masks]
+    return images, instances
+
+
+# --- Tables --------------------------------------------------------------------------------------------------------
+
+
+@stage(
+    parents=("inspection_images", "downstream_cell"),
+    settings=lambda pipeline: None,
+    group="evaluation",
+    kinds={"pandas"},
+)
+def downstream_report(build: Build) -> None:
+    """Tables 1 and 2: each arm's figures over seeds, and what it gains over real images alone, by group bootstrap."""
+    cells, resampled = [], {}
+    for number, key in enumerate(CELLS, start=1):
+        directory = build.parent("downstream_cell", key).path
+        cells.append(json.loads((directory / FIGURES).read_text()))
+        truth, seen, groups = _unpacked(json.loads((directory / SEEN).read_text()))
+        chosen = group_resamples(
+            groups, RESAMPLES, build.pipeline.seed
+        )  # the same in every cell: differences are paired
+        resampled[key] = resampled_map(truth, seen, len(build.classes()), chosen)
+        build.progress(number, len(CELLS))
+    pd.DataFrame(cells).drop(columns="segm_ap_by_class").to_csv(build.path / TABLE, index=False)
+    for share, name in zip(SHARES, TABLES, strict=True):
+        table = _table(pd.DataFrame(cells), resampled, share)
+        table.to_csv(build.path / f"{name}.csv", index=False)
+        build.metadata[name] = table.round(4).to_dict("records")
+        arms, means, deviations = (table[column].tolist() for column in ("arm", "segm_map", "segm_map std"))
+        build.picture(name, bars(arms, means, deviations, f"segm mAP, {share} of the groups"))
+
+
+def read_table(directory: Path, name: str) -> pd.DataFrame:
+    """ "table_1" (all groups) or "table_2" (a tenth) of a `downstream_report` artifact."""
+    return pd.read_csv(directory / f"{name}.csv")
+
+
+def _table(cells: pd.DataFrame, resampled: dict[str, np.ndarray], share: str) -> pd.DataFrame:
+    rows = []
+    for arm in ARMS:
+        own = cells[(cells["arm"] == arm) & (cells["share"] == share)]
+        row: dict[str, float | str] = {"arm": arm}
+        for figure in ("segm_map", "segm_ap50", "bbox_map", "iou", "hd", "strict_iou", "strict_hd95"):
+            row |= {figure: own[figure].mean(), f"{figure} std": own[figure].std()}
+        differences = np.array(
+            [resampled[Cell(arm, share, s).key] - resampled[Cell("real", share, s).key] for s in SEEDS]
+        )
+        gains = (
+            own.set_index("seed")["segm_map"]
+            - cells[(cells["arm"] == "real") & (cells["share"] == share)].set_index("seed")["segm_map"]
+        )
+        low, high = np.nanquantile(np.nanmean(differences, axis=0), (0.025, 0.975))
+        row |= {"gain": gains.mean(), "gain std": gains.std(), "gain low": low, "gain high": high}
+        row |= {"each real image seen": own["each real image seen"].mean(), "real images": own["real images"].mean()}
+        rows.append(row | {"seeds": len(own), "test images": own["n_images"].mean()})
+    return pd.DataFrame(rows)
+
+
+# --- Detections on disk --------------------------------------------------------------------------------------------
+
+
+def _packed(truth: list[tuple[int, np.ndarray]], seen: Prediction, group: str) -> dict:
+    return {
+        "group": group,
+        "size": list(seen.masks.shape[1:]),
+        "truth": [(k, encode(mask)) for k, mask in truth],
+        "masks": [encode(mask) for mask in seen.masks],
+        "boxes": seen.boxes.tolist(), "scores": seen.scores.tolist(), "labels": seen.labels.tolist(),
+    }  # fmt: skip
+
+
+def _unpacked(packed: list[dict]) -> tuple[list[list[tuple[int, np.ndarray]]], list[Prediction], list[str]]:
+    truth, seen = [], []
+    for image in packed:
+        height, width = image["size"]
+        truth.append([(k, decode(counts, height, width)) for k, counts in image["truth"]])
+        masks = [decode(counts, height, width) for counts in image["masks"]]
+        seen.append(
+            Prediction(
+                np.array(masks, bool).reshape(-1, height, width),
+                np.array(image["boxes"], np.float32).reshape(-1, 4),
+                np.array(image["scores"], np.float32),
+                np.array(image["labels"], np.int64),
+            )
+        )
+    return truth, seen, [image["group"] for image in packed]

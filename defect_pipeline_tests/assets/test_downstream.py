@@ -1,0 +1,86 @@
+"""The tables on a tiny component: two arms, one share, two seeds; what each cell has and has not seen."""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from defect_pipeline import profiles
+from defect_pipeline.assets import downstream
+from defect_pipeline.assets.downstream import ARMS, CELLS, SHARES
+from defect_pipeline.assets.stage import open_dataset
+from defect_pipeline.cli import main
+from defect_pipeline.store import Store
+from defect_pipeline.workplace import Workplace
+from defect_pipeline_tests.assets.test_chain import tiny, write_component
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
+    profile = replace(tiny("tables", tiny_backbone), downstream=profiles.Downstream(steps=2, batch=2))
+    profiles.PROFILES["tables"] = profile
+    base = tmp_path_factory.mktemp("tables")
+    write_component(base / "data")
+    arguments = ["--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tables"]
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(downstream, "RESAMPLES", 5)
+        assert main(["tables", *arguments, "--to", str(base / "out")]) == 0
+    yield Workplace.at(base / "store"), base / "out"
+    del profiles.PROFILES["tables"]
+
+
+def test_every_cell_is_in_a_table(finished: tuple[Workplace, Path]):
+    for name in ("table_1", "table_2"):
+        table = pd.read_csv(finished[1] / f"{name}.csv")
+        assert table["arm"].tolist() == list(ARMS) and (table["seeds"] == 3).all()
+        real = table.set_index("arm").loc["real"]
+        assert real["gain"] == real["gain low"] == real["gain high"] == 0
+        assert (finished[1] / f"{name}.png").stat().st_size > 2000
+
+
+def test_arms_take_equal_steps_and_what_they_saw_is_counted(finished: tuple[Workplace, Path]):
+    cells = pd.read_csv(finished[0].store.current("downstream_report").path / "cells.csv")
+    assert len(cells) == len(CELLS) == len(ARMS) * len(SHARES) * 3
+    seen = cells.set_index(["arm", "share", "seed"])["each real image seen"]
+    assert seen["synthetic"].eq(0).all()
+    assert np.allclose(seen["real"], 2 * seen["synthetic, then real"])
+    assert cells.groupby("share")["real images"].max()["10%"] < cells.groupby("share")["real images"].min()["100%"]
+
+
+def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: tuple[Workplace, Path]):
+    place, _ = finished
+    whole = open_dataset(place.store.current("inspection_images")).images
+    stores = [Store(root=str(path)) for path in sorted(place.store.cache("downstream_cell").iterdir())]
+    assert len(stores) == len(SHARES) * 3
+    sizes = []
+    for store in stores:
+        images = open_dataset(store.current("inspection_images")).images
+        sizes.append(int(((images["split"] == "train") & (images["defect_class"] != "")).sum()))
+        held_out = whole["split"] != "train"
+        assert (images.loc[held_out, "split"] == whole.loc[held_out, "split"]).all()
+        used = store.current("topological_drivers", "alpha").metadata["train images"]
+        assert used == ((images["split"] == "train") & (images["defect_class"] == "alpha")).sum()
+    assert min(sizes) < max(sizes)
+
+
+def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(downstream, "train_segmentor", None)  # would raise if it were called
+    assert main(["tables", "--store", str(finished[0].store_root)]) == 0
+
+
+def test_detections_survive_the_disk():
+    mask = np.zeros((1, 6, 5), bool)
+    mask[0, 1:3, 2:4] = True
+    seen = downstream.Prediction(mask, np.array([[2, 1, 4, 3]], np.float32), np.array([0.5], np.float32), np.array([1]))
+    none = downstream.Prediction(mask[:0], np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    packed = json.loads(json.dumps([downstream._packed([(0, mask[0])], seen, "a"), downstream._packed([], none, "b")]))
+    truth, read, groups = downstream._unpacked(packed)
+    assert groups == ["a", "b"] and truth[1] == [] and np.array_equal(truth[0][0][1], mask[0])
+    for before, after in zip((seen, none), read, strict=True):
+        assert all(
+            np.array_equal(getattr(before, f), getattr(after, f)) for f in ("masks", "boxes", "scores", "labels")
+        )
+        assert after.masks.shape == before.masks.shape
