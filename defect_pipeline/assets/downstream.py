@@ -7,28 +7,26 @@ All arms of a share take the same optimizer steps, and all are measured on the s
 
 import json
 from dataclasses import asdict, dataclass
-from functools import partial
 from itertools import product
 from pathlib import Path
 
 import numpy as np
 import pandas as pd
-import torch
 
 from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import FILTERED, UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.order import chosen_groups
-from defect_pipeline.assets.segmentation import CHECKPOINT_STEPS, annotated_windows, joined, new_segmentor
+from defect_pipeline.assets.segmentation import annotated_windows, joined, new_segmentor, train_stages
 from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
 from defect_pipeline.imaging.sheets import bars
-from defect_pipeline.recognition.segmentor import Prediction, predict, train_segmentor
-from defect_pipeline.store import Store, atomic_write, digest_of
+from defect_pipeline.recognition.segmentor import Prediction, predict
+from defect_pipeline.store import Store, digest_of
 
 SHARES, SEEDS = {"100%": 1.0, "10%": 0.1}, (0, 1, 2)
 ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training stage, and its share of the steps
@@ -76,34 +74,27 @@ def downstream_cell(build: Build) -> None:
     cell = CELLS[build.partition or ""]
     store, pipeline = _generated(build, cell)
     dataset = open_dataset(store.current("inspection_images"))
-    size, settings = build.settings.drivers.size, build.settings.downstream
-    sources = {name: _data(name, store, pipeline, cell.seed) for name in {name for name, _ in ARMS[cell.arm]}}
+    names = {"real", *(name for name, _ in ARMS[cell.arm])}
+    sources = {name: _data(name, store, pipeline, cell.seed) for name in sorted(names)}
+    model, stages = new_segmentor(build, cell.seed), _stages(build, cell)
+    train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
-    model = new_segmentor(build, cell.seed)
-    seen_real = 0.0
-    for number, (name, share) in enumerate(ARMS[cell.arm]):
-        steps = round(settings.steps * share)
-        file = build.workdir / f"{number}.pt"
-        resume = torch.load(file, weights_only=True) if file.exists() else None
-        for state in train_segmentor(
-            model, *sources[name], steps=steps, seed=cell.seed, batch=settings.batch,
-            learning_rate=settings.learning_rate, strong=cell.arm == STRONG, resume=resume,
-        ):  # fmt: skip
-            build.progress(state.step, steps)
-            if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
-                atomic_write(file, partial(torch.save, state.state_dict()))
-        seen_real += steps * settings.batch / len(sources[name][0]) if name == "real" else 0.0
-
-    crops = [crop for i in dataset.subset("test") for crop in windows(dataset, i, size)]
+    crops = [crop for i in dataset.subset("test") for crop in windows(dataset, i, build.settings.drivers.size)]
     truth = [[(dataset.categories.index(k), mask) for k, mask in crop.masks] for crop in crops]
     seen = predict(model, [crop.image for crop in crops])
-    figures = asdict(segmentation_figures(truth, seen, dataset.categories))
-    figures |= {"real images": len(_data("real", store, pipeline, cell.seed)[0]), "each real image seen": seen_real}
-    figures |= {f"{name} images": len(images) for name, (images, _) in sources.items()}
     groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
+    counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
+    real_steps = sum(steps for name, steps in stages if name == "real")
+    counts["each real image seen"] = real_steps * build.settings.segmentor.batch / counts["real images"]
+    figures = asdict(segmentation_figures(truth, seen, dataset.categories)) | counts
     (build.path / FIGURES).write_text(json.dumps(asdict(cell) | figures))
     (build.path / SEEN).write_text(json.dumps([_packed(t, p, g) for t, p, g in zip(truth, seen, groups, strict=True)]))
     build.metadata |= {name: value for name, value in figures.items() if not isinstance(value, dict)}
+
+
+def _stages(build: Build, cell: Cell) -> list[tuple[str, int]]:
+    """The data and the optimizer steps of each training stage of an arm."""
+    return [(name, round(build.settings.downstream.steps * share)) for name, share in ARMS[cell.arm]]
 
 
 def _generated(build: Build, cell: Cell) -> tuple[Store, Pipeline]:
@@ -170,9 +161,7 @@ def downstream_report(build: Build) -> None:
         directory = build.parent("downstream_cell", key).path
         cells.append(json.loads((directory / FIGURES).read_text()))
         truth, seen, groups = _unpacked(json.loads((directory / SEEN).read_text()))
-        chosen = group_resamples(
-            groups, RESAMPLES, build.pipeline.seed
-        )  # the same in every cell: differences are paired
+        chosen = group_resamples(groups, RESAMPLES, build.pipeline.seed)  # the same in every cell: paired
         resampled[key] = resampled_map(truth, seen, len(build.classes()), chosen)
         build.progress(number, len(CELLS))
     pd.DataFrame(cells).drop(columns="segm_ap_by_class").to_csv(build.path / TABLE, index=False)

@@ -36,7 +36,7 @@ def real_crops(build: Build, defect_class: str, splits: tuple[str, ...]) -> list
 def real_features(build: Build, extractor: Extractor, defect_class: str, splits: tuple[str, ...]) -> np.ndarray:
     """Features (n, D) of real crops of a class. Raises PipelineError where there are too few to compare with."""
     real = [crop.image for crop in real_crops(build, defect_class, splits)]
-    if len(real) < 4:
+    if len(real) < 2:
         raise PipelineError(
             f"Class {defect_class!r} has {len(real)} crops in {' and '.join(splits)} of {build.dataset().root}, too few "
             "to compare with: add images of other parts, or take the class out."

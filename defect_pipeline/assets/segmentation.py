@@ -1,6 +1,7 @@
 """What the synthetic set is for: Mask R-CNN trained in three regimes (paper A §5) and measured on the test split."""
 
 import json
+from collections.abc import Mapping
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -39,14 +40,16 @@ def segmentor(build: Build) -> None:
     clean = annotated_windows(dataset, "train", build.settings.drivers.size, defective=False)
     negatives = clean[0][: len(defects[0]) // 2], clean[1][: len(defects[0]) // 2]  # the same in every regime
     data = {
-        "real": (defects[0] + negatives[0], defects[1] + negatives[1]),
+        "real": joined(defects, negatives),
         "synthetic": joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
     }
     steps = settings.steps_for(len(data["real"][0]))
     curves = {}
     for regime in REGIMES:
         model = new_segmentor(build, build.pipeline.seed)
-        curves[regime] = _train_regime(build, model, regime, data, steps)
+        curves[regime] = train_stages(
+            build, model, regime, list(regime_stages(regime, steps)), data, seed=build.pipeline.seed
+        )
         save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / f"{regime}.safetensors")
     build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
     build.metadata |= {"steps in each regime": steps, "of these without a defect": len(negatives[0])}
@@ -54,18 +57,28 @@ def segmentor(build: Build) -> None:
         build.picture("loss", curve(curves, "segmentor", "step", "loss"))
 
 
-def _train_regime(
-    build: Build, model: MaskRCNN, regime: str, data: dict[str, Annotated], all_steps: int
+def train_stages(
+    build: Build,
+    model: MaskRCNN,
+    name: str,
+    stages: list[tuple[str, int]],
+    data: Mapping[str, Annotated],
+    *,
+    seed: int,
+    strong: bool = False,
 ) -> list[tuple[float, float]]:
-    """Train through the regime's stages with checkpoints; the loss curve since this process began."""
-    settings, done = build.settings.segmentor, 0
+    """Train a model in place through stages of (data, steps), each going on from the weights before, with checkpoints.
+
+    ``name`` tells one training of a build from another. Returns the loss curve since this process began.
+    """
+    settings, done, all_steps = build.settings.segmentor, 0, sum(steps for _, steps in stages)
     losses: list[tuple[float, float]] = []
-    for number, (source, steps) in enumerate(regime_stages(regime, all_steps)):
-        file = build.workdir / f"{regime}.{number}.pt"
+    for number, (source, steps) in enumerate(stages):
+        file = build.workdir / f"{name}.{number}.pt"
         resume = torch.load(file, weights_only=True) if file.exists() else None
         loop = train_segmentor(
-            model, *data[source], steps=steps, seed=build.pipeline.seed,
-            batch=settings.batch, learning_rate=settings.learning_rate, resume=resume,
+            model, *data[source], steps=steps, seed=seed, batch=settings.batch,
+            learning_rate=settings.learning_rate, strong=strong, resume=resume,
         )  # fmt: skip
         for state in loop:
             if state.step % 10 == 0 or state.step == steps:

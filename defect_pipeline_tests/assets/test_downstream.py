@@ -1,4 +1,4 @@
-"""The tables on a tiny component: two arms, one share, two seeds; what each cell has and has not seen."""
+"""The tables on a tiny component, with four arms and two seeds: what each cell has and has not seen."""
 
 import json
 from dataclasses import replace
@@ -10,32 +10,40 @@ import pytest
 
 from defect_pipeline import profiles
 from defect_pipeline.assets import downstream
-from defect_pipeline.assets.downstream import ARMS, CELLS, SHARES
-from defect_pipeline.assets.stage import open_dataset
+from defect_pipeline.assets.downstream import ARMS, CELLS, SHARES, STRONG
+from defect_pipeline.assets.stage import STAGES, open_dataset
 from defect_pipeline.cli import main
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import tiny, write_component
 
+SOME_ARMS = ("real", STRONG, "copy-paste, then real", "synthetic", "synthetic, then real")
+SOME_SEEDS = (0, 1)
+
 
 @pytest.fixture(scope="module")
 def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
-    profile = replace(tiny("tables", tiny_backbone), downstream=profiles.Downstream(steps=2, batch=2))
+    profile = replace(tiny("tables", tiny_backbone), downstream=profiles.Downstream(steps=2))
     profiles.PROFILES["tables"] = profile
     base = tmp_path_factory.mktemp("tables")
     write_component(base / "data")
     arguments = ["--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tables"]
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(downstream, "RESAMPLES", 5)
+        kept = {arm: ARMS[arm] for arm in SOME_ARMS}
+        cells = {key: cell for key, cell in CELLS.items() if cell.arm in kept and cell.seed in SOME_SEEDS}
+        values = {"RESAMPLES": 5, "ARMS": kept, "SEEDS": SOME_SEEDS, "CELLS": cells}
+        for name, value in values.items():
+            patch.setattr(downstream, name, value)
+        patch.setitem(STAGES, "downstream_cell", replace(STAGES["downstream_cell"], cells=tuple(cells)))
         assert main(["tables", *arguments, "--to", str(base / "out")]) == 0
-    yield Workplace.at(base / "store"), base / "out"
+        yield Workplace.at(base / "store"), base / "out"
     del profiles.PROFILES["tables"]
 
 
 def test_every_cell_is_in_a_table(finished: tuple[Workplace, Path]):
     for name in ("table_1", "table_2"):
         table = pd.read_csv(finished[1] / f"{name}.csv")
-        assert table["arm"].tolist() == list(ARMS) and (table["seeds"] == 3).all()
+        assert table["arm"].tolist() == list(SOME_ARMS) and (table["seeds"] == len(SOME_SEEDS)).all()
         real = table.set_index("arm").loc["real"]
         assert real["gain"] == real["gain low"] == real["gain high"] == 0
         assert (finished[1] / f"{name}.png").stat().st_size > 2000
@@ -43,7 +51,7 @@ def test_every_cell_is_in_a_table(finished: tuple[Workplace, Path]):
 
 def test_arms_take_equal_steps_and_what_they_saw_is_counted(finished: tuple[Workplace, Path]):
     cells = pd.read_csv(finished[0].store.current("downstream_report").path / "cells.csv")
-    assert len(cells) == len(CELLS) == len(ARMS) * len(SHARES) * 3
+    assert len(cells) == len(SOME_ARMS) * len(SHARES) * len(SOME_SEEDS)
     seen = cells.set_index(["arm", "share", "seed"])["each real image seen"]
     assert seen["synthetic"].eq(0).all()
     assert np.allclose(seen["real"], 2 * seen["synthetic, then real"])
@@ -54,7 +62,7 @@ def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: 
     place, _ = finished
     whole = open_dataset(place.store.current("inspection_images")).images
     stores = [Store(root=str(path)) for path in sorted(place.store.cache("downstream_cell").iterdir())]
-    assert len(stores) == len(SHARES) * 3
+    assert len(stores) == len(SHARES) * len(SOME_SEEDS)
     sizes = []
     for store in stores:
         images = open_dataset(store.current("inspection_images")).images
@@ -67,7 +75,7 @@ def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: 
 
 
 def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(downstream, "train_segmentor", None)  # would raise if it were called
+    monkeypatch.setattr(downstream, "train_stages", None)  # would raise if it were called
     assert main(["tables", "--store", str(finished[0].store_root)]) == 0
 
 
