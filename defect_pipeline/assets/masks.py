@@ -47,6 +47,10 @@ def _drawn_digest(pipeline: Pipeline) -> str:
     """sha256 over what was drawn by hand, so that a redrawn mask or map is noticed."""
     digest = hashlib.sha256()
     for folder in (Path(named) for named in (pipeline.drawn_masks, pipeline.placement_maps) if named):
+        if not folder.is_dir():
+            raise PipelineError(
+                f"{folder} is no folder: name the one that holds what you drew, or leave the option out."
+            )
         for file in sorted(folder.rglob("*.png")):
             digest.update(str(file.relative_to(folder)).encode() + file.read_bytes())
     return digest.hexdigest()

@@ -19,7 +19,7 @@ from defect_pipeline.assets.coco import FILTERED, UNFILTERED
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.fid import Report
-from defect_pipeline.assets.masks import BankEntry, read_bank, read_placement
+from defect_pipeline.assets.masks import BankEntry, _drawn_digest, read_bank, read_placement
 from defect_pipeline.assets.order import ARMS, chosen_groups, read_order
 from defect_pipeline.assets.quality import Agreement, read_ladder, read_variety
 from defect_pipeline.assets.shapes import read_strategies
@@ -162,6 +162,8 @@ def test_a_drawn_map_says_where_defects_go_and_a_black_one_is_refused(finished: 
     made = _bank(_drawn(_copy(finished, tmp_path), placement_maps=str(maps)))
     rows = [np.nonzero(mask)[0].mean() for entry in made for _, mask in entry.masks]
     assert np.mean(rows) < SIZE / 2
+    with pytest.raises(PipelineError, match="elsewhere is no folder"):
+        _drawn_digest(replace(finished, placement_maps=str(maps / "elsewhere")).pipeline)
     cv2.imwrite(str(maps / "alpha.png"), 0 * drawn)
     with pytest.raises(PipelineError, match=r"alpha\.png is black"):
         read_placement(maps / "alpha.png", SIZE)
