@@ -7,7 +7,7 @@ import pandas as pd
 
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.faithfulness import TWINS, read_twins
-from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.masks import BankEntry, read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES, driver_of, write_coco
 from defect_pipeline.errors import PipelineError
@@ -36,7 +36,7 @@ REASONS = {
 def sadf_accepted(build: Build) -> None:
     """The images of the class that pass the filter, as COCO; every other one with the reason it was left out for."""
     bank = read_bank(build.parent("mask_bank").path)
-    verdicts = _verdicts(build)
+    verdicts = _verdicts(build, bank)
     verdicts.to_parquet(build.path / VERDICTS)
     kept = verdicts.loc[verdicts["reason"] == "", "image"].tolist()
     counts = {reason: int((verdicts["reason"] == reason).sum()) for reason in REASONS}
@@ -60,22 +60,21 @@ def read_verdicts(directory: Path) -> pd.DataFrame:
     return pd.read_parquet(directory / VERDICTS)
 
 
-def _verdicts(build: Build) -> pd.DataFrame:
+def _verdicts(build: Build, bank: list[BankEntry]) -> pd.DataFrame:
     limits = build.settings.filter
     twins, _ = read_twins(build.parent("faithfulness_report").path)
     copies, _ = read_copies(build.parent("copy_report").path)
     table = twins.merge(copies, on="image", validate="one_to_one")
-    pool, bank = build.parent("defect_free_pool").path, read_bank(build.parent("mask_bank").path)
+    pool = build.parent("defect_free_pool").path
     on_component = [float(component_mask(read_image(pool / entry.background))[entry.mask()].mean()) for entry in bank]
     table["on_component"] = [on_component[driver_of(name)] for name in table["image"]]
-    conditions = (  # the first that holds is the reason
-        table["on_component"] < limits.on_component,
-        table["copy"],
-        table["inside"] < limits.visible,
-        table["ratio_near"] < limits.ratio,
-    )
-    reasons = ("off component", "copy", "unseen", "misplaced")
-    return table.assign(reason=np.select(conditions, reasons, default=""))
+    conditions = {  # the first that holds is the reason
+        "off component": table["on_component"] < limits.on_component,
+        "copy": table["copy"],
+        "unseen": table["inside"] < limits.visible,
+        "misplaced": table["ratio_near"] < limits.ratio,
+    }
+    return table.assign(reason=np.select(list(conditions.values()), list(conditions), default=""))
 
 
 def _refined(build: Build, name: str, instances: list[tuple[str, np.ndarray]]) -> list[tuple[str, np.ndarray]]:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from defect_pipeline.assets.references import HELD_OUT, defect_window, extractor_of, real_crops
+from defect_pipeline.assets.references import HELD_OUT, defect_window, extractor_of, real_crops, window_settings
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import read_set
 from defect_pipeline.evaluation.classes import confusion
@@ -35,9 +35,7 @@ class ClassConfusion:
 
 @stage(
     parents=("inspection_images", "mask_bank", "sadf_images"),
-    settings=lambda pipeline: (
-        pipeline.settings.extractor, pipeline.settings.extractor_weights, pipeline.settings.drivers,
-    ),
+    settings=window_settings,
     group="evaluation",
     kinds={"torch"},
     gpu=True,

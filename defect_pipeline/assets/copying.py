@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.references import defect_window, extractor_of, real_crops
+from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, window_settings
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
@@ -33,9 +33,7 @@ class Copying:
 
 @stage(
     parents=("inspection_images", "mask_bank", "sadf_images"),
-    settings=lambda pipeline: (
-        pipeline.settings.drivers, pipeline.settings.extractor, pipeline.settings.extractor_weights,
-    ),
+    settings=window_settings,
     group="evaluation",
     kinds={"torch"},
     partitioned=True,

@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.assets.synthesis import IMAGES, paint_set
+from defect_pipeline.assets.synthesis import IMAGES, PAINTED_FROM, paint_set
 from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_figures, twin_table
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
@@ -20,10 +20,7 @@ SHOWN = 6  # best and worst cases each
 
 
 @stage(
-    parents=(
-        "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights",
-        "hypernetwork_weights", "sadf_images",
-    ),
+    parents=(*PAINTED_FROM, "sadf_images"),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
     group="evaluation",
     kinds={"torch", "diffusers"},

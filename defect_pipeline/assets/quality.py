@@ -19,9 +19,10 @@ from defect_pipeline.assets.faithfulness import twins_sheet
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.segmentation import annotated_windows, load_segmentor
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.assets.synthesis import (
     IMAGES,
+    PAINTED_FROM,
     image_seed,
     load_generator,
     paint,
@@ -102,15 +103,18 @@ def _native_crops(build: Build) -> tuple[list[np.ndarray], list[np.ndarray]]:
 # --- KID, step by step ---------------------------------------------------------------------------------------------
 
 
+def _painted_and_compared(pipeline: Pipeline) -> tuple:
+    """What images depend on that are painted anew and compared with real ones, beside their parents."""
+    settings = pipeline.settings
+    return (
+        settings.synthesis, settings.precision, settings.extractor, settings.extractor_weights, settings.drivers.zoom,
+        backbone_of(pipeline),
+    )  # fmt: skip
+
+
 @stage(
-    parents=(
-        "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights",
-        "hypernetwork_weights", "sadf_images",
-    ),
-    settings=lambda pipeline: (
-        pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.extractor,
-        pipeline.settings.extractor_weights, pipeline.settings.drivers.zoom, backbone_of(pipeline),
-    ),
+    parents=(*PAINTED_FROM, "sadf_images"),
+    settings=_painted_and_compared,
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -176,10 +180,7 @@ class Agreement:
 
 
 @stage(
-    parents=(
-        "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights",
-        "hypernetwork_weights", "sadf_images", "segmentor",
-    ),
+    parents=(*PAINTED_FROM, "sadf_images", "segmentor"),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.segmentor),
     group="evaluation",
     kinds={"torch", "diffusers"},
@@ -225,14 +226,8 @@ def agreement_report(build: Build) -> None:
 
 
 @stage(
-    parents=(
-        "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights",
-        "hypernetwork_weights",
-    ),
-    settings=lambda pipeline: (
-        pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.extractor,
-        pipeline.settings.extractor_weights, pipeline.settings.drivers.zoom, backbone_of(pipeline),
-    ),
+    parents=PAINTED_FROM,
+    settings=_painted_and_compared,
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
-from defect_pipeline.assets.stage import Build
+from defect_pipeline.assets.stage import Build, Pipeline
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.features import Extractor, load_extractor
 from defect_pipeline.imaging.crops import Crop, defect_crops
@@ -13,6 +13,12 @@ from defect_pipeline.imaging.geometry import crop_resize, square_crop
 CROPS_PER_IMAGE = 3
 HELD_OUT = ("val", "test")
 WINDOW = 0.5  # of the image's side: the smallest window around a defect
+
+
+def window_settings(pipeline: Pipeline) -> tuple:
+    """What windows around real defects and their features depend on."""
+    settings = pipeline.settings
+    return settings.drivers, settings.extractor, settings.extractor_weights
 
 
 def extractor_of(build: Build) -> Extractor:

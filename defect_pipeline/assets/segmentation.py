@@ -36,9 +36,7 @@ CHECKPOINT_STEPS = 50
 def segmentor(build: Build) -> None:
     """Mask R-CNN from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
     settings, dataset = build.settings.segmentor, build.dataset()
-    defects = annotated_windows(dataset, "train", build.settings.drivers.size, defective=True)
-    clean = annotated_windows(dataset, "train", build.settings.drivers.size, defective=False)
-    negatives = clean[0][: len(defects[0]) // 2], clean[1][: len(defects[0]) // 2]  # the same in every regime
+    defects, negatives = training_windows(dataset, build.settings.drivers.size)
     data = {
         "real": joined(defects, negatives),
         "synthetic": joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
@@ -150,6 +148,13 @@ def new_segmentor(build: Build, seed: int) -> MaskRCNN:
     weights = Path(settings.weights) if settings.weights else None
     model = build_segmentor(len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=seed)
     return model.to(build.settings.device)
+
+
+def training_windows(dataset: Dataset, size: int) -> tuple[Annotated, Annotated]:
+    """Windows of the train images with a visible defect, and half as many without: the same in every regime and arm."""
+    defects, clean = (annotated_windows(dataset, "train", size, defective=defective) for defective in (True, False))
+    n = len(defects[0]) // 2
+    return defects, (clean[0][:n], clean[1][:n])
 
 
 def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:

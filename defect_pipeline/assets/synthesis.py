@@ -28,18 +28,14 @@ from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
 from defect_pipeline.store import atomic_write
 
 IMAGES = "images"
+PAINTED_FROM = (
+    "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights",
+)  # fmt: skip
 MARGIN = 2  # px: a defect may reach a little past its outline
 
 
 @stage(
-    parents=(
-        "inspection_images",
-        "defect_free_pool",
-        "mask_bank",
-        "topological_drivers",
-        "concept_weights",
-        "hypernetwork_weights",
-    ),
+    parents=PAINTED_FROM,
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
     group="synthesis",
     kinds={"torch", "diffusers"},
