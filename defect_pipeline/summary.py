@@ -9,7 +9,7 @@ from rich.table import Table
 
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.downstream import SHARES, TABLES, read_table
+from defect_pipeline.assets.downstream import TABLES, read_table
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.order import ARMS, order_summary, read_order
@@ -187,7 +187,7 @@ def export_pictures(store: Store, folder: Path) -> None:
 def print_tables(console: Console, store: Store) -> None:
     """Print tables 1 and 2 of a `downstream_report`."""
     directory = store.current("downstream_report").path
-    for name, share in zip(TABLES, SHARES, strict=True):
+    for share, name in TABLES.items():
         rows = read_table(directory, name).to_dict("records")
         title = f"{share} of the groups, {rows[0]['seeds']} seeds, {rows[0]['test images']:.0f} test images"
         table = Table(
@@ -204,6 +204,6 @@ def export_tables(store: Store, folder: Path) -> None:
     """Write the tables as CSV and their pictures as PNG to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
     directory = store.current("downstream_report").path
-    for name in TABLES:
+    for name in TABLES.values():
         shutil.copyfile(directory / f"{name}.csv", folder / f"{name}.csv")
         shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")

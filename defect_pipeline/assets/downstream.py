@@ -6,6 +6,7 @@ All arms of a share take the same optimizer steps, and all are measured on the s
 """
 
 import json
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
 from pathlib import Path
@@ -14,11 +15,11 @@ import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.baselines import copy_pasted
-from defect_pipeline.assets.coco import FILTERED, UNFILTERED, Annotated, read_coco
+from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.order import chosen_groups
-from defect_pipeline.assets.segmentation import annotated_windows, joined, new_segmentor, train_stages
+from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
 from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
 from defect_pipeline.imaging.crops import windows
@@ -28,7 +29,7 @@ from defect_pipeline.imaging.sheets import bars
 from defect_pipeline.recognition.segmentor import Prediction, predict
 from defect_pipeline.store import Store, digest_of
 
-SHARES, SEEDS = {"100%": 1.0, "10%": 0.1}, (0, 1, 2)
+SHARES, SEEDS = {"10%": 0.1, "100%": 1.0}, (0, 1, 2)
 ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training stage, and its share of the steps
     "real": (("real", 1.0),),
     "real, strongly augmented": (("real", 1.0),),
@@ -43,7 +44,7 @@ CHAIN = (
     "faithfulness_report", "copy_report", "sadf_accepted", "fid_report", "sadf_coco",
 )  # fmt: skip
 RESAMPLES = 200
-TABLES = ("table_1", "table_2")  # of SHARES, in their order
+TABLES = {"100%": "table_1", "10%": "table_2"}  # of each share
 FIGURES, SEEN, TABLE = "figures.json", "detections.json", "cells.csv"
 
 
@@ -58,24 +59,26 @@ class Cell:
         return f"{self.arm} ({self.share}, seed {self.seed})".replace(",", "")  # commas part keys on command lines
 
 
-CELLS = {cell.key: cell for cell in (Cell(*values) for values in product(ARMS, SHARES, SEEDS))}
+CELLS = {cell.key: cell for cell in (Cell(arm, share, seed) for share, seed, arm in product(SHARES, SEEDS, ARMS))}
 
 
 @stage(
     parents=("inspection_images",),
-    settings=lambda pipeline: pipeline.settings,
+    settings=lambda pipeline: (
+        pipeline.settings.segmentor, pipeline.settings.downstream,
+        [(STAGES[name].version, STAGES[name].settings(pipeline)) for name in CHAIN],
+    ),
     group="evaluation",
     kinds={"torch", "coco"},
     cells=tuple(CELLS),
     gpu=True,
-)
+)  # fmt: skip
 def downstream_cell(build: Build) -> None:
     """One arm, share of the groups and seed: a segmentor, what it was trained on, and what it sees in the test images."""
     cell = CELLS[build.partition or ""]
     store, pipeline = _generated(build, cell)
     dataset = open_dataset(store.current("inspection_images"))
-    names = {"real", *(name for name, _ in ARMS[cell.arm])}
-    sources = {name: _data(name, store, pipeline, cell.seed) for name in sorted(names)}
+    sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, store, pipeline, cell.seed)
     model, stages = new_segmentor(build, cell.seed), _stages(build, cell)
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
@@ -118,21 +121,20 @@ def _generated(build: Build, cell: Cell) -> tuple[Store, Pipeline]:
     return store, pipeline
 
 
-def _data(name: str, store: Store, pipeline: Pipeline, seed: int) -> Annotated:
-    """The images of one kind and their instances, with the same defect-free images among them in every arm."""
-    dataset, size = open_dataset(store.current("inspection_images")), pipeline.settings.drivers.size
-    defects = annotated_windows(dataset, "train", size, defective=True)
-    clean = annotated_windows(dataset, "train", size, defective=False)
-    negatives = clean[0][: max(1, len(defects[0]) // 2)], clean[1][: max(1, len(defects[0]) // 2)]
-    if name == "real":
-        return joined(defects, negatives)
-    if name == "copy-paste":
-        return joined(_copy_pasted(store, pipeline, seed), negatives)
-    file = UNFILTERED if name == "synthetic unfiltered" else FILTERED
-    return joined(read_coco(store.current("sadf_coco").path, dataset.categories, file), negatives)
+def _sources(names: set[str], store: Store, pipeline: Pipeline, seed: int) -> dict[str, Annotated]:
+    """The images of each kind and their instances, with the same defect-free images among them."""
+    dataset, joint = open_dataset(store.current("inspection_images")), store.current("sadf_coco").path
+    defects, negatives = training_windows(dataset, pipeline.settings.drivers.size)
+    kinds: dict[str, Callable[[], Annotated]] = {
+        "real": lambda: defects,
+        "copy-paste": lambda: _copy_pasted(store, seed),
+        "synthetic": lambda: read_coco(joint, dataset.categories),
+        "synthetic unfiltered": lambda: read_coco(joint, dataset.categories, UNFILTERED),
+    }
+    return {name: joined(kinds[name](), negatives) for name in sorted(names)}
 
 
-def _copy_pasted(store: Store, pipeline: Pipeline, seed: int) -> Annotated:
+def _copy_pasted(store: Store, seed: int) -> Annotated:
     """As many images as the synthetic set has, of train defects on the same backgrounds."""
     images: list[np.ndarray] = []
     instances: list[list[tuple[int, np.ndarray]]] = []
@@ -165,7 +167,7 @@ def downstream_report(build: Build) -> None:
         resampled[key] = resampled_map(truth, seen, len(build.classes()), chosen)
         build.progress(number, len(CELLS))
     pd.DataFrame(cells).drop(columns="segm_ap_by_class").to_csv(build.path / TABLE, index=False)
-    for share, name in zip(SHARES, TABLES, strict=True):
+    for share, name in TABLES.items():
         table = _table(pd.DataFrame(cells), resampled, share)
         table.to_csv(build.path / f"{name}.csv", index=False)
         build.metadata[name] = table.round(4).to_dict("records")

@@ -67,10 +67,13 @@ def train_stages(
 ) -> list[tuple[float, float]]:
     """Train a model in place through stages of (data, steps), each going on from the weights before, with checkpoints.
 
+    In its last stage the model is tried on real val images now and then, and it ends with the weights that did best on
+    them: early stopping, but for the steps, which stay the same whatever the data.
     ``name`` tells one training of a build from another. Returns the loss curve since this process began.
     """
     settings, done, all_steps = build.settings.segmentor, 0, sum(steps for _, steps in stages)
     losses: list[tuple[float, float]] = []
+    (images, truth), best = validation_windows(build), build.workdir / f"{name}.best.pt"
     for number, (source, steps) in enumerate(stages):
         file = build.workdir / f"{name}.{number}.pt"
         resume = torch.load(file, weights_only=True) if file.exists() else None
@@ -82,10 +85,22 @@ def train_stages(
             if state.step % 10 == 0 or state.step == steps:
                 losses.append((done + state.step, state.loss.item()))
                 build.progress(done + state.step, all_steps, loss=losses[-1][1])
+            if images and number == len(stages) - 1 and state.step in _trials(steps, settings.trials):
+                score = segmentation_figures(truth, predict(model, images), build.classes()).segm_map
+                if not best.exists() or score >= torch.load(best, weights_only=True)["score"]:
+                    kept = {"score": score, "step": state.step, "parameters": state.state_dict()["parameters"]}
+                    atomic_write(best, partial(torch.save, kept))
             if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
                 atomic_write(file, partial(torch.save, state.state_dict()))
         done += steps
+    if best.exists():
+        model.load_state_dict(torch.load(best, weights_only=True)["parameters"], strict=False)
     return losses
+
+
+def _trials(steps: int, trials: int) -> set[int]:
+    """The steps after which a stage of ``steps`` is tried: evenly over its second half, the last at its end."""
+    return {round(steps * (trials + k) / (2 * trials)) for k in range(1, trials + 1)}
 
 
 @stage(
@@ -155,6 +170,14 @@ def training_windows(dataset: Dataset, size: int) -> tuple[Annotated, Annotated]
     defects, clean = (annotated_windows(dataset, "train", size, defective=defective) for defective in (True, False))
     n = len(defects[0]) // 2
     return defects, (clean[0][:n], clean[1][:n])
+
+
+def validation_windows(build: Build) -> Annotated:
+    """Windows of the val images with a visible defect, and as many without."""
+    dataset, size = build.dataset(), build.settings.drivers.size
+    defects, clean = (annotated_windows(dataset, "val", size, defective=defective) for defective in (True, False))
+    n = len(defects[0])
+    return joined(defects, (clean[0][:n], clean[1][:n]))
 
 
 def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
