@@ -17,6 +17,7 @@ from defect_pipeline.errors import PipelineError
 
 out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a CI's log has no width of its own
 err = Console(stderr=True)
+TABLES = ("segmentor", "variety", "ablation")  # the experiments, named without importing them
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -68,13 +69,15 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "quality", _quality, "Judge the generator of a run: autoencoder, KID step by step, faithfulness, order.", place
     ).add_argument("--pictures", type=Path, help="folder to write the pictures behind the tables to, as JPEG")
-    add(
+    tables = add(
         "tables",
         _tables,
-        "Train a segmentor for every arm, share of the groups and seed, and compare them; hours.",
+        "Tables 1 to 4 of paper A on the data: segmentors of every arm, variety, order of learning; hours.",
         place,
         settings,
-    ).add_argument("--to", type=Path, help="folder to write the tables and their pictures to")
+    )
+    tables.add_argument("--only", action="append", choices=TABLES, help="these tables alone; may be repeated")
+    tables.add_argument("--to", type=Path, help="folder to write the tables and their pictures to")
     add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
         "--csv", action="store_true", help="as CSV instead of a table"
@@ -160,17 +163,21 @@ def _quality(options: argparse.Namespace) -> int:
 
 
 def _tables(options: argparse.Namespace) -> int:
-    from defect_pipeline.automation.jobs import EXPERIMENTS, run_everything
-    from defect_pipeline.summary import export_tables, print_tables
+    from defect_pipeline.automation.jobs import EXPERIMENTS, PLAN, run_everything
+    from defect_pipeline.summary import export_table, print_tables
 
+    chosen = [name for name in TABLES if name in (options.only or TABLES)]
     with _opened(options) as (place, definitions, instance):
-        failures = run_everything(definitions, instance, place.store, place.pipeline, EXPERIMENTS)
+        plan = (PLAN[0], *(step for name in chosen for step in EXPERIMENTS[name]))
+        failures = run_everything(definitions, instance, place.store, place.pipeline, plan)
     for failure in failures:
         _say("Failed", failure)
     if not failures:
-        print_tables(out, place.store)
+        for name in chosen:
+            print_tables(out, place.store, name)
+            if options.to:
+                export_table(place.store, name, options.to)
         if options.to:
-            export_tables(place.store, options.to)
             out.print(f"The tables are in {options.to}.")
     return 1 if failures else 0
 

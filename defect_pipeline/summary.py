@@ -4,15 +4,16 @@ import math
 import shutil
 from pathlib import Path
 
+import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.downstream import TABLES, read_table
+from defect_pipeline.assets.experiments.downstream import TABLES as SEGMENTOR_TABLES
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report
-from defect_pipeline.assets.order import ARMS, order_summary, read_order
+from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import Agreement, read_ladder, read_reconstruction, read_variety
 from defect_pipeline.assets.segmentation import read_figures
 from defect_pipeline.assets.shapes import read_strategies
@@ -148,11 +149,12 @@ def print_quality(console: Console, store: Store, pipeline: Pipeline) -> None:
             measured = [f"{row[name]:.2f}" for name in (*MEASURES, "novelty")]
             table.add_row(k, row["strategy"], *measured, f"{row['n']} / {row['real']}")
     console.print(table)
-    cells = read_order(store.current("order_report").path)
-    table = Table(f"a tenth of the groups ({cells[0].groups})", *ARMS, "difference over seeds")
-    for row in order_summary(cells).to_dict("records"):
-        means = [f"{row[arm]:.3g}" for arm in ARMS]
-        table.add_row(row["figure"], *means, f"{row['difference']:+.3g} ± {row['std']:.2g} (n = {row['seeds']})")
+    judged = read_order(store.current("order_report").path)
+    table = Table("all from noise", *(f"KID {k}" for k in classes), "mean KID", "mean FID")
+    for order in ORDERS:
+        own = [part for part in judged if part.order == order]
+        kid, fid = (sum(getattr(part, f) for part in own) / len(own) for f in ("kid", "fid"))
+        table.add_row(order, *(f"{part.kid:.3f}" for part in own), f"{kid:.3f}", f"{fid:.1f}")
     console.print(table)
 
 
@@ -184,26 +186,65 @@ def export_pictures(store: Store, folder: Path) -> None:
             save_jpeg(folder / f"{name.replace(' ', '_')}.jpg", image)
 
 
-def print_tables(console: Console, store: Store) -> None:
-    """Print tables 1 and 2 of a `downstream_report`."""
-    directory = store.current("downstream_report").path
-    for share, name in TABLES.items():
-        rows = read_table(directory, name).to_dict("records")
-        title = f"{share} of the groups, {rows[0]['seeds']} seeds, {rows[0]['test images']:.0f} test images"
-        table = Table(
-            "arm", "segm mAP", "AP50", "bbox mAP", "gain over real (95 % CI)", "real images seen", title=title
-        )
-        for row in rows:
-            figures = [f"{row[f]:.3f} ± {row[f'{f} std']:.3f}" for f in ("segm_map", "segm_ap50", "bbox_map")]
-            gain = f"{row['gain']:+.3f} ({row['gain low']:+.3f} … {row['gain high']:+.3f})"
-            table.add_row(row["arm"], *figures, gain, f"{row['real images']:.0f} x {row['each real image seen']:.1f}")
-        console.print(table)
+# --- Experiments ---------------------------------------------------------------------------------------------------
+
+TABLE_FILES = {  # of each experiment: the asset that made them, and their names
+    "segmentor": ("downstream_report", tuple(SEGMENTOR_TABLES.values())),
+    "variety": ("variety_summary", ("table_3",)),
+    "ablation": ("ablation_report", ("table_4",)),
+}
 
 
-def export_tables(store: Store, folder: Path) -> None:
-    """Write the tables as CSV and their pictures as PNG to a folder."""
+def print_tables(console: Console, store: Store, experiment: str) -> None:
+    """Print the tables of one experiment: "segmentor" (1 and 2), "variety" (3) or "ablation" (4)."""
+    printers = {"segmentor": _segmentor_table, "variety": _variety_table, "ablation": _ablation_table}
+    asset, names = TABLE_FILES[experiment]
+    for name in names:
+        rows = pd.read_csv(store.current(asset).path / f"{name}.csv").to_dict("records")
+        console.print(printers[experiment](name, rows))
+
+
+def export_table(store: Store, experiment: str, folder: Path) -> None:
+    """Write the tables of one experiment as CSV and their pictures as PNG to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    directory = store.current("downstream_report").path
-    for name in TABLES.values():
+    asset, names = TABLE_FILES[experiment]
+    directory = store.current(asset).path
+    for name in names:
         shutil.copyfile(directory / f"{name}.csv", folder / f"{name}.csv")
         shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")
+
+
+def _segmentor_table(name: str, rows: list[dict]) -> Table:
+    share = next(share for share, table in SEGMENTOR_TABLES.items() if table == name)
+    title = f"{name}: {share} of the groups, {rows[0]['seeds']} seeds, {rows[0]['test images']:.0f} test images"
+    table = Table("arm", "segm mAP", "AP50", "bbox mAP", "gain over real (95 % CI)", "real images seen", title=title)
+    for row in rows:
+        figures = [f"{row[f]:.3f} ± {row[f'{f} std']:.3f}" for f in ("segm_map", "segm_ap50", "bbox_map")]
+        table.add_row(
+            row["arm"], *figures, _with_interval(row, "gain", "+.3f"),
+            f"{row['real images']:.0f} x {row['each real image seen']:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _variety_table(name: str, rows: list[dict]) -> Table:
+    table = Table("images", "L2", "L2 under masks", "mutual information", "KID", "FID", "n", title=name)
+    for row in rows:
+        figures = [_with_interval(row, f, ".3g") for f in ("l2", "l2_under_masks", "mutual_information", "kid", "fid")]
+        table.add_row(row["images"], *figures, str(row["n"]))
+    return table
+
+
+def _ablation_table(name: str, rows: list[dict]) -> Table:
+    table = Table("groups", "order", "KID", "change", "FID", "change", "n", title=f"{name}, {rows[0]['seeds']} seeds")
+    for row in rows:
+        figures = [
+            _with_interval(row, f, form)
+            for f, form in (("kid", ".3f"), ("kid change", "+.3f"), ("fid", ".1f"), ("fid change", "+.1f"))
+        ]
+        table.add_row(f"{row['share']} ({row['groups']:.0f})", row["order"], *figures, str(row["n"]))
+    return table
+
+
+def _with_interval(row: dict, figure: str, form: str) -> str:
+    return f"{row[figure]:{form}} ({row[f'{figure} low']:{form}} … {row[f'{figure} high']:{form}})"

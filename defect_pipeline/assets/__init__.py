@@ -18,7 +18,7 @@ from defect_pipeline.assets.segmentation import segmentation_report, segmentor  
 from defect_pipeline.assets.quality import agreement_report, autoencoder_report, kid_ladder, variety_report  # isort: skip
 from defect_pipeline.assets.shapes import shape_report  # isort: skip
 from defect_pipeline.assets.order import order_report  # isort: skip
-from defect_pipeline.assets.downstream import downstream_cell, downstream_report  # isort: skip
+from defect_pipeline.assets.experiments import tables  # isort: skip
 
 chain = [
     inspection_images,
@@ -38,4 +38,5 @@ chain = [
     segmentation_report,
 ]
 quality = [kid_ladder, agreement_report, variety_report, shape_report, autoencoder_report, order_report]
-experiments = [downstream_cell, downstream_report]
+
+__all__ = ["chain", "quality", "tables"]

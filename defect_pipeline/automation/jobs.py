@@ -57,13 +57,18 @@ QUALITY = (  # on demand, after the plan: what the generator is worth
     Step("judge", ("autoencoder_report", "order_report"), False),
 )
 
-EXPERIMENTS = (  # on demand, hours: what the synthetic set is worth to a segmentor
-    PLAN[0],
-    Step("downstream_cells", ("downstream_cell",), False),
-    Step("downstream", ("downstream_report",), False),
-)
+EXPERIMENTS = {  # on demand, hours: what the synthetic set is worth to a segmentor, and its generator over seeds
+    "segmentor": (
+        Step("downstream_cells", ("downstream_cell",), False),
+        Step("downstream", ("downstream_report",), False),
+    ),
+    "variety": (Step("variety_cells", ("variety_cell",), False), Step("variety", ("variety_summary",), False)),
+    "ablation": (Step("ablation_cells", ("ablation_cell",), False), Step("ablation", ("ablation_report",), False)),
+}
 
-jobs = [step.job_definition() for step in (*PLAN, *QUALITY, *EXPERIMENTS[1:])]
+jobs = [
+    step.job_definition() for step in (*PLAN, *QUALITY, *(step for steps in EXPERIMENTS.values() for step in steps))
+]
 
 
 def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -> bool:

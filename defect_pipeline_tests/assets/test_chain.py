@@ -18,9 +18,10 @@ from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.coco import FILTERED, UNFILTERED
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.drivers import read_training
+from defect_pipeline.assets.experiments.shares import chosen_groups
 from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.masks import BankEntry, _drawn_digest, read_bank, read_placement
-from defect_pipeline.assets.order import ARMS, chosen_groups, read_order
+from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import Agreement, read_ladder, read_variety
 from defect_pipeline.assets.shapes import read_strategies
 from defect_pipeline.assets.stage import open_dataset
@@ -234,8 +235,9 @@ def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, c
     strategies = read_strategies(store.current("shape_report", "alpha").path)
     assert [row["strategy"] for row in strategies] == ["annotated", "perturbed", "shape model"]
     assert strategies[0]["novelty"] == 0 < min(row["novelty"] for row in strategies[1:])
-    cells = read_order(store.current("order_report").path)
-    assert {(c.seed, c.arm, c.defect_class) for c in cells} == set(product(range(3), ARMS, ("alpha", "beta")))
+    judged = read_order(store.current("order_report").path)
+    assert [(part.order, part.defect_class) for part in judged] == list(product(ORDERS, ("alpha", "beta")))
+    assert judged[0].kid != judged[2].kid  # two generators
     pictures = finished.store_root.parent / "pictures"
     assert main(["quality", "--store", str(finished.store_root), "--pictures", str(pictures)]) == 0  # from the store
     assert capsys.readouterr().out.startswith(printed)

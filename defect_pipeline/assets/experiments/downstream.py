@@ -1,15 +1,14 @@
 """Is the synthetic set worth anything to a detector: paper A, Tables 1 and 2, beside baselines, over seeds.
 
 A cell is one arm, one share of the annotated groups and one seed. Its generator, and every baseline, has seen the
-groups of that share alone; each share and seed has a store of its own, in which the chain was made as in any run.
-All arms of a share take the same optimizer steps, and all are measured on the same test images.
+groups of that share alone. All arms of a share take the same optimizer steps, and all are measured on the same test
+images.
 """
 
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
-from pathlib import Path
 
 import numpy as np
 import pandas as pd
@@ -17,19 +16,17 @@ import pandas as pd
 from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
+from defect_pipeline.assets.experiments.shares import SEEDS, SHARES, Chain, chain_of, chain_settings
 from defect_pipeline.assets.masks import read_bank
-from defect_pipeline.assets.order import chosen_groups
 from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
-from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset, stage
+from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
 from defect_pipeline.imaging.sheets import bars
 from defect_pipeline.recognition.segmentor import Prediction, predict
-from defect_pipeline.store import Store, digest_of
 
-SHARES, SEEDS = {"10%": 0.1, "100%": 1.0}, (0, 1, 2)
 ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training stage, and its share of the steps
     "real": (("real", 1.0),),
     "real, strongly augmented": (("real", 1.0),),
@@ -39,10 +36,6 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training 
     "synthetic, then real": (("synthetic", 0.5), ("real", 0.5)),
 }
 STRONG = "real, strongly augmented"
-CHAIN = (
-    "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights", "sadf_images",
-    "faithfulness_report", "copy_report", "sadf_accepted", "fid_report", "sadf_coco",
-)  # fmt: skip
 RESAMPLES = 200
 TABLES = {"100%": "table_1", "10%": "table_2"}  # of each share
 FIGURES, SEEN, TABLE = "figures.json", "detections.json", "cells.csv"
@@ -64,21 +57,18 @@ CELLS = {cell.key: cell for cell in (Cell(arm, share, seed) for share, seed, arm
 
 @stage(
     parents=("inspection_images",),
-    settings=lambda pipeline: (
-        pipeline.settings.segmentor, pipeline.settings.downstream,
-        [(STAGES[name].version, STAGES[name].settings(pipeline)) for name in CHAIN],
-    ),
-    group="evaluation",
+    settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.downstream, chain_settings(pipeline)),
+    group="experiments",
     kinds={"torch", "coco"},
     cells=tuple(CELLS),
     gpu=True,
-)  # fmt: skip
+)
 def downstream_cell(build: Build) -> None:
     """One arm, share of the groups and seed: a segmentor, what it was trained on, and what it sees in the test images."""
     cell = CELLS[build.partition or ""]
-    store, pipeline = _generated(build, cell)
-    dataset = open_dataset(store.current("inspection_images"))
-    sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, store, pipeline, cell.seed)
+    chain = chain_of(build, cell.share, cell.seed)
+    dataset = chain.dataset
+    sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, chain)
     model, stages = new_segmentor(build, cell.seed), _stages(build, cell)
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
@@ -100,48 +90,28 @@ def _stages(build: Build, cell: Cell) -> list[tuple[str, int]]:
     return [(name, round(build.settings.downstream.steps * share)) for name, share in ARMS[cell.arm]]
 
 
-def _generated(build: Build, cell: Cell) -> tuple[Store, Pipeline]:
-    """The chain up to the joined set, made from the share of the train groups alone; every arm of the share uses it."""
-    store = Store(root=str(build.store.cache("downstream_cell") / digest_of(cell.share, cell.seed)))
-    pipeline = build.pipeline.model_copy(update={"seed": cell.seed})
-    known, dataset = build.parent("inspection_images"), build.dataset()
-    digest = digest_of(content(known), cell.share, cell.seed)
-    if (made := store.find("inspection_images", digest)) is not None:
-        store.set_current(made)
-    else:
-        groups = chosen_groups(dataset, SHARES[cell.share], cell.seed)
-        unused = (dataset.images["split"] == "train") & (dataset.images["defect_class"] != "")
-        unused &= ~dataset.images["group"].isin(groups)
-        with store.create("inspection_images", digest, parents={}) as draft:
-            dataset.with_columns(split=dataset.images["split"].mask(unused, "unused")).save(draft.path)
-            draft.metadata |= {"root": known.metadata["root"], "content": digest}
-    for name in CHAIN:
-        for k in dataset.categories if STAGES[name].partitioned else (None,):
-            materialize(STAGES[name], build.context, store, pipeline, k)
-    return store, pipeline
-
-
-def _sources(names: set[str], store: Store, pipeline: Pipeline, seed: int) -> dict[str, Annotated]:
+def _sources(names: set[str], chain: Chain) -> dict[str, Annotated]:
     """The images of each kind and their instances, with the same defect-free images among them."""
-    dataset, joint = open_dataset(store.current("inspection_images")), store.current("sadf_coco").path
-    defects, negatives = training_windows(dataset, pipeline.settings.drivers.size)
+    dataset, joint = chain.dataset, chain.store.current("sadf_coco").path
+    defects, negatives = training_windows(dataset, chain.pipeline.settings.drivers.size)
     kinds: dict[str, Callable[[], Annotated]] = {
         "real": lambda: defects,
-        "copy-paste": lambda: _copy_pasted(store, seed),
+        "copy-paste": lambda: _copy_pasted(chain),
         "synthetic": lambda: read_coco(joint, dataset.categories),
         "synthetic unfiltered": lambda: read_coco(joint, dataset.categories, UNFILTERED),
     }
     return {name: joined(kinds[name](), negatives) for name in sorted(names)}
 
 
-def _copy_pasted(store: Store, seed: int) -> Annotated:
+def _copy_pasted(chain: Chain) -> Annotated:
     """As many images as the synthetic set has, of train defects on the same backgrounds."""
     images: list[np.ndarray] = []
     instances: list[list[tuple[int, np.ndarray]]] = []
-    for number, k in enumerate(open_dataset(store.current("inspection_images")).categories):
-        pool, bank = store.current("defect_free_pool").path, read_bank(store.current("mask_bank", k).path)
-        crops = read_training({k: store.current("topological_drivers", k).path})
-        pasted, masks = copy_pasted(crops, [read_image(pool / entry.background) for entry in bank], seed)
+    pool = chain.store.current("defect_free_pool").path
+    for number, k in enumerate(chain.dataset.categories):
+        backgrounds = [read_image(pool / e.background) for e in read_bank(chain.store.current("mask_bank", k).path)]
+        crops = read_training({k: chain.store.current("topological_drivers", k).path})
+        pasted, masks = copy_pasted(crops, backgrounds, chain.pipeline.seed)
         images += pasted
         instances += [[(number, mask)] for mask in masks]
     return images, instances
@@ -153,7 +123,7 @@ def _copy_pasted(store: Store, seed: int) -> Annotated:
 @stage(
     parents=("inspection_images", "downstream_cell"),
     settings=lambda pipeline: None,
-    group="evaluation",
+    group="experiments",
     kinds={"pandas"},
 )
 def downstream_report(build: Build) -> None:
@@ -173,11 +143,6 @@ def downstream_report(build: Build) -> None:
         build.metadata[name] = table.round(4).to_dict("records")
         arms, means, deviations = (table[column].tolist() for column in ("arm", "segm_map", "segm_map std"))
         build.picture(name, bars(arms, means, deviations, f"segm mAP, {share} of the groups"))
-
-
-def read_table(directory: Path, name: str) -> pd.DataFrame:
-    """ "table_1" (all groups) or "table_2" (a tenth) of a `downstream_report` artifact."""
-    return pd.read_csv(directory / f"{name}.csv")
 
 
 def _table(cells: pd.DataFrame, resampled: dict[str, np.ndarray], share: str) -> pd.DataFrame:

@@ -1,4 +1,4 @@
-"""The tables on a tiny component, with four arms and two seeds: what each cell has and has not seen."""
+"""The tables on a tiny component, with five arms and two seeds: what each cell has and has not seen."""
 
 import json
 from dataclasses import replace
@@ -9,8 +9,11 @@ import pandas as pd
 import pytest
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import downstream
-from defect_pipeline.assets.downstream import ARMS, CELLS, SHARES, STRONG
+from defect_pipeline.assets.experiments import downstream, generators
+from defect_pipeline.assets.experiments.downstream import ARMS, CELLS, STRONG
+from defect_pipeline.assets.experiments.generators import ABLATION_CELLS, VARIETY_CELLS
+from defect_pipeline.assets.experiments.shares import SHARES
+from defect_pipeline.assets.order import ORDERS
 from defect_pipeline.assets.stage import STAGES, open_dataset
 from defect_pipeline.cli import main
 from defect_pipeline.store import Store
@@ -28,13 +31,23 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
     base = tmp_path_factory.mktemp("tables")
     write_component(base / "data")
     arguments = ["--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tables"]
+    kept = {arm: ARMS[arm] for arm in SOME_ARMS}
+    cells = {
+        downstream: {k: cell for k, cell in CELLS.items() if cell.arm in kept and cell.seed in SOME_SEEDS},
+        generators: {k: (share, seed) for k, (share, seed) in ABLATION_CELLS.items() if seed in SOME_SEEDS},
+    }
+    variety_cells = {k: seed for k, seed in VARIETY_CELLS.items() if seed in SOME_SEEDS}
     with pytest.MonkeyPatch.context() as patch:
-        kept = {arm: ARMS[arm] for arm in SOME_ARMS}
-        cells = {key: cell for key, cell in CELLS.items() if cell.arm in kept and cell.seed in SOME_SEEDS}
-        values = {"RESAMPLES": 5, "ARMS": kept, "SEEDS": SOME_SEEDS, "CELLS": cells}
-        for name, value in values.items():
+        for name, value in {"RESAMPLES": 5, "ARMS": kept, "SEEDS": SOME_SEEDS, "CELLS": cells[downstream]}.items():
             patch.setattr(downstream, name, value)
-        patch.setitem(STAGES, "downstream_cell", replace(STAGES["downstream_cell"], cells=tuple(cells)))
+        patch.setattr(generators, "ABLATION_CELLS", cells[generators])
+        patch.setattr(generators, "VARIETY_CELLS", variety_cells)
+        for stage, kept_cells in (
+            ("downstream_cell", cells[downstream]),
+            ("ablation_cell", cells[generators]),
+            ("variety_cell", variety_cells),
+        ):
+            patch.setitem(STAGES, stage, replace(STAGES[stage], cells=tuple(kept_cells)))
         assert main(["tables", *arguments, "--to", str(base / "out")]) == 0
         yield Workplace.at(base / "store"), base / "out"
     del profiles.PROFILES["tables"]
@@ -61,7 +74,7 @@ def test_arms_take_equal_steps_and_what_they_saw_is_counted(finished: tuple[Work
 def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: tuple[Workplace, Path]):
     place, _ = finished
     whole = open_dataset(place.store.current("inspection_images")).images
-    stores = [Store(root=str(path)) for path in sorted(place.store.cache("downstream_cell").iterdir())]
+    stores = [Store(root=str(path)) for path in sorted(place.store.cache("experiments").iterdir())]
     assert len(stores) == len(SHARES) * len(SOME_SEEDS)
     sizes = []
     for store in stores:
@@ -74,9 +87,28 @@ def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: 
     assert min(sizes) < max(sizes)
 
 
+def test_variety_is_of_every_class_and_seed(finished: tuple[Workplace, Path]):
+    table = pd.read_csv(finished[1] / "table_3.csv")
+    assert table["images"].tolist() == ["all from noise", "as shipped", "inpainting"]
+    assert (table["seeds"] == len(SOME_SEEDS)).all() and (table["l2 low"] <= table["l2"]).all()
+    cells = pd.read_csv(finished[0].store.current("variety_summary").path / "cells.csv")
+    assert len(cells) == len(table) * len(SOME_SEEDS) * 2  # classes
+    assert np.allclose(table.set_index("images")["l2"], cells.groupby("images")["l2"].mean())
+
+
+def test_the_order_of_learning_is_compared_seed_by_seed(finished: tuple[Workplace, Path]):
+    table = pd.read_csv(finished[1] / "table_4.csv").set_index(["share", "order"])
+    assert list(table.index) == [(share, order) for share in SHARES for order in ORDERS]
+    for share in SHARES:
+        alone, both = (table.loc[(share, order)] for order in ORDERS)
+        assert alone["kid change"] == alone["kid change low"] == alone["kid change high"] == 0
+        assert both["kid change"] == pytest.approx(both["kid"] - alone["kid"]) and both["kid change"] != 0
+    assert table.loc[("10%", ORDERS[0]), "groups"] < table.loc[("100%", ORDERS[0]), "groups"]
+
+
 def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(downstream, "train_stages", None)  # would raise if it were called
-    assert main(["tables", "--store", str(finished[0].store_root)]) == 0
+    assert main(["tables", "--store", str(finished[0].store_root), "--only", "segmentor"]) == 0
 
 
 def test_detections_survive_the_disk():

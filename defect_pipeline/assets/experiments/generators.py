@@ -1,0 +1,136 @@
+"""What the generator itself is worth over seeds: paper A, Table 3 (variety) and Table 4 (concept before condition)."""
+
+import json
+from itertools import product
+
+import numpy as np
+import pandas as pd
+
+from defect_pipeline.assets.experiments.shares import SEEDS, SHARES, chain_of, chain_settings, train_groups
+from defect_pipeline.assets.order import ORDERS, read_order
+from defect_pipeline.assets.quality import read_variety
+from defect_pipeline.assets.stage import PICTURES, Build, stage
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import bars
+
+VARIETY_CELLS = {f"seed {seed}": seed for seed in SEEDS}
+ABLATION_CELLS = {f"{share} seed {seed}": (share, seed) for share, seed in product(SHARES, SEEDS)}
+ROWS = "rows.json"
+RESAMPLES = 2000
+
+
+# --- Table 3 -------------------------------------------------------------------------------------------------------
+
+
+@stage(
+    parents=("inspection_images",),
+    settings=lambda pipeline: chain_settings(pipeline, "variety_report"),
+    group="experiments",
+    kinds={"torch", "diffusers"},
+    cells=tuple(VARIETY_CELLS),
+    gpu=True,
+)
+def variety_cell(build: Build) -> None:
+    """How different ten images of one driver are, for ten drivers of each class, with one seed and all groups."""
+    seed = VARIETY_CELLS[build.partition or ""]
+    made = chain_of(build, "100%", seed).make("variety_report")
+    _keep(build, [{"seed": seed, "class": k, **row} for k, part in made.items() for row in read_variety(part.path)])
+
+
+@stage(
+    parents=("variety_cell",),
+    settings=lambda pipeline: None,
+    group="experiments",
+    kinds={"pandas"},
+)
+def variety_summary(build: Build) -> None:
+    """Table 3: the variety of images all from noise, as shipped, and inpainted, over classes and seeds."""
+    rows = _rows(build, "variety_cell", tuple(VARIETY_CELLS))
+    figures = ("l2", "l2_under_masks", "mutual_information", "kid", "fid")
+    table = pd.DataFrame(
+        [
+            {"images": name} | {k: v for f in figures for k, v in _interval(build, own[f], f).items()}
+            | {"n": own["n"].sum(), "seeds": own["seed"].nunique()}
+            for name, own in rows.groupby("images", sort=False)
+        ]
+    )  # fmt: skip
+    _table(build, "table_3", table, rows)
+    build.picture("table_3", _bars(table, "images", "l2", "L2 between ten images of a driver (grey levels)"))
+
+
+# --- Table 4 -------------------------------------------------------------------------------------------------------
+
+
+@stage(
+    parents=("inspection_images",),
+    settings=lambda pipeline: chain_settings(pipeline, "order_report"),
+    group="experiments",
+    kinds={"torch", "diffusers"},
+    cells=tuple(ABLATION_CELLS),
+    gpu=True,
+)
+def ablation_cell(build: Build) -> None:
+    """Condition only against concept, then condition, for one share of the groups and one seed."""
+    share, seed = ABLATION_CELLS[build.partition or ""]
+    chain = chain_of(build, share, seed)
+    made = chain.make("order_report")[None]
+    cell = {"share": share, "seed": seed, "groups": len(train_groups(chain.dataset))}
+    _keep(build, [{**cell, **vars(part)} for part in read_order(made.path)])
+    build.picture("images", read_image(made.path / PICTURES / "images.png"))
+
+
+@stage(
+    parents=("ablation_cell",),
+    settings=lambda pipeline: None,
+    group="experiments",
+    kinds={"pandas"},
+)
+def ablation_report(build: Build) -> None:
+    """Table 4: KID and FID by share of the groups and order of learning, and what the concept changes, seed by seed."""
+    rows = _rows(build, "ablation_cell", tuple(ABLATION_CELLS))
+    lines = []
+    for share, order in product(SHARES, ORDERS):
+        of_share = rows[rows["share"] == share].set_index(["seed", "defect_class"])
+        own, alone = (of_share[of_share["order"] == name] for name in (order, ORDERS[0]))
+        line: dict[str, float | str] = {"share": share, "order": order}
+        for figure in ("kid", "fid"):
+            change = own[figure] - alone[figure]
+            line |= _interval(build, own[figure], figure) | _interval(build, change, f"{figure} change")
+        lines.append(line | {"n": own["n"].sum(), "groups": own["groups"].mean(), "seeds": len(SEEDS)})
+    table = pd.DataFrame(lines)
+    _table(build, "table_4", table, rows)
+    table["row"] = table["share"] + ": " + table["order"]
+    build.picture("table_4", _bars(table, "row", "kid", "KID to held-out images"))
+
+
+# --- Shared --------------------------------------------------------------------------------------------------------
+
+
+def _keep(build: Build, rows: list[dict]) -> None:
+    (build.path / ROWS).write_text(json.dumps(rows))
+    build.metadata["rows"] = rows
+
+
+def _rows(build: Build, asset: str, cells: tuple[str, ...]) -> pd.DataFrame:
+    """The rows of all cells."""
+    return pd.DataFrame(
+        [row for cell in cells for row in json.loads((build.parent(asset, cell).path / ROWS).read_text())]
+    )
+
+
+def _interval(build: Build, values: pd.Series, name: str) -> dict[str, float]:
+    """The mean and its 95 % interval by bootstrap over classes and seeds, each pair one value."""
+    drawn = np.random.default_rng(build.pipeline.seed).choice(values.to_numpy(), (RESAMPLES, len(values)))
+    low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
+    return {name: float(values.mean()), f"{name} low": float(low), f"{name} high": float(high)}
+
+
+def _table(build: Build, name: str, table: pd.DataFrame, rows: pd.DataFrame) -> None:
+    table.to_csv(build.path / f"{name}.csv", index=False)
+    rows.to_csv(build.path / "cells.csv", index=False)
+    build.metadata[name] = table.round(4).to_dict("records")
+
+
+def _bars(table: pd.DataFrame, names: str, figure: str, title: str) -> np.ndarray:
+    errors = (table[f"{figure} high"] - table[f"{figure} low"]) / 2
+    return bars(table[names].tolist(), table[figure].tolist(), errors.tolist(), title)
