@@ -12,7 +12,7 @@ from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.experiments.downstream import TABLES as SEGMENTOR_TABLES
 from defect_pipeline.assets.faithfulness import read_twins
-from defect_pipeline.assets.fid import Report
+from defect_pipeline.assets.fid import Report, whole_set
 from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import Agreement, read_ladder, read_reconstruction, read_variety
 from defect_pipeline.assets.segmentation import read_figures
@@ -55,6 +55,8 @@ def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
     failed = [c.name for c in CHECKS if not c.partitioned and _fails(c, store, pipeline, None)]
     console.print("Checks of the whole set:", f"[bold red]{', '.join(failed)} failed" if failed else "[green]passed")
     try:
+        fid, synthetic, real = whole_set([store.current("fid_report", k).path for k in dataset.categories])
+        console.print(f"All classes together: FID {fid:.1f} ({synthetic} accepted images, {real} held-out crops)")
         _print_segmentation(console, store)
         sheet = store.current("sadf_coco").path / PICTURES / "contact sheet.png"
         console.print(f"Contact sheet: {sheet}", soft_wrap=True, highlight=False)

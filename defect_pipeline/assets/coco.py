@@ -7,7 +7,7 @@ from pathlib import Path
 import dagster as dg
 import numpy as np
 
-from defect_pipeline.assets.fid import Report, gate_problems
+from defect_pipeline.assets.fid import Report, gate_problems, whole_set
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.imaging.crops import defect_crops
@@ -46,6 +46,8 @@ def sadf_coco(build: Build) -> None:
         merged = _merged(build, stage_name)
         (build.path / file).write_text(json.dumps(merged))
         build.metadata |= {f"{file}: {what}": len(merged[what]) for what in ("images", "annotations")}
+    fid, synthetic, real = whole_set([build.parent("fid_report", k).path for k in build.classes()])
+    build.metadata |= {"FID, all classes together": fid, "of synthetic images": synthetic, "to real crops": real}
     build.picture("contact sheet", _overview(build))
 
 

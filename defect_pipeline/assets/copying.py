@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, window_settings
+from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, remembering, window_settings
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
@@ -47,7 +47,7 @@ def copy_report(build: Build) -> None:
     painted = build.parent("sadf_images").path
     names = painted_files(painted)
     synthetic = [defect_window(*pair) for pair in zip(*read_set(painted, build.parent("mask_bank").path), strict=True)]
-    references = fingerprints(real, extractor, turned=True)
+    references = fingerprints(real, remembering(build, extractor), turned=True)
     build.progress(1, 2)
     thresholds, among = calibrate(references, [str(dataset.images.at[crop.image_id, "group"]) for crop in crops])
     found = nearest(fingerprints(synthetic, extractor), references)

@@ -1,7 +1,9 @@
 """How far a class's synthetic images are from real ones: KID, FID beside it, the real-vs-real floor under both."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
+from functools import reduce
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +12,7 @@ from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
-from defect_pipeline.evaluation.distances import Comparison, compare
+from defect_pipeline.evaluation.distances import Comparison, Moments, compare, frechet_distance
 from defect_pipeline.imaging.io import read_image
 
 
@@ -34,6 +36,7 @@ class Report:
 
 
 @stage(
+    version="2",
     parents=("inspection_images", "sadf_images", "sadf_accepted"),
     settings=lambda pipeline: (
         pipeline.settings.extractor, pipeline.settings.extractor_weights, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom,
@@ -51,16 +54,29 @@ def fid_report(build: Build) -> None:
     features = extractor.features([read_image(painted / name) for name in verdicts["image"]])
     accepted = features[verdicts["reason"] == ""]
 
-    def to(splits: tuple[str, ...], synthetic: np.ndarray) -> Comparison:
-        real = real_features(build, extractor, build.defect_class, splits)
+    held_out, train = (real_features(build, extractor, build.defect_class, splits) for splits in (HELD_OUT, ("train",)))
+
+    def to(real: np.ndarray, synthetic: np.ndarray) -> Comparison:
         return compare(real, synthetic, extractor=extractor.name, seed=build.pipeline.seed)
 
-    report = Report(held_out=to(HELD_OUT, accepted), train=to(("train",), accepted), unfiltered=to(HELD_OUT, features))
+    report = Report(held_out=to(held_out, accepted), train=to(train, accepted), unfiltered=to(held_out, features))
     (build.path / "report.json").write_text(json.dumps(asdict(report)))
+    for name, part in (("held_out", held_out), ("accepted", accepted)):
+        Moments.of(part).save(build.path / f"{name}.npz")
     build.metadata |= {
         "KID": report.held_out.kid, "FID": report.held_out.fid, "KID floor": report.held_out.floor_kid,
         "report": [{"compared": name, **asdict(part)} for name, part in vars(report).items()],
     }  # fmt: skip
+
+
+def whole_set(directories: Sequence[Path]) -> tuple[float, int, int]:
+    """FID of all classes together, from the moments of their `fid_report` artifacts, and the numbers of synthetic and
+    real images behind it: the paper's one figure."""
+    sides = [
+        reduce(Moments.merged, (Moments.load(directory / f"{name}.npz") for directory in directories))
+        for name in ("accepted", "held_out")
+    ]
+    return frechet_distance(*sides), sides[0].n, sides[1].n
 
 
 def gate_problems(report: Report, kid: float, fid: float) -> list[str]:

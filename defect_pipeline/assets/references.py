@@ -1,5 +1,6 @@
 """What synthetic images are compared with: real crops of a class, windows around their defects, pretrained features."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,11 @@ def extractor_of(build: Build) -> Extractor:
     return load_extractor(settings.extractor, weights, device=settings.device)
 
 
+def remembering(build: Build, extractor: Extractor) -> Extractor:
+    """The extractor with a memory: real images come again with every regeneration, and in several reports."""
+    return replace(extractor, memory=build.store.cache("features"))
+
+
 def real_crops(build: Build, defect_class: str, splits: tuple[str, ...]) -> list[Crop]:
     """Crops of the class's images in these splits, CROPS_PER_IMAGE each."""
     dataset, drivers = build.dataset(), build.settings.drivers
@@ -47,7 +53,7 @@ def real_features(build: Build, extractor: Extractor, defect_class: str, splits:
             f"Class {defect_class!r} has {len(real)} crops in {' and '.join(splits)} of {build.dataset().root}, too few "
             "to compare with: add images of other parts, or take the class out."
         )
-    return extractor.features(np.stack(real))
+    return remembering(build, extractor).features(np.stack(real))
 
 
 def defect_window(image: np.ndarray, mask: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ falls as images are added, so it only compares at one number of images, and only
 """
 
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
@@ -67,23 +68,54 @@ def compare(
 # --- FID -----------------------------------------------------------------------------------------------------------
 
 
-def frechet_distance(a: np.ndarray, b: np.ndarray) -> float:
-    """FID of features (n, D) and (m, D), exact.
+@dataclass(frozen=True)
+class Moments:
+    """Number, mean and scatter of features: all that FID needs of a set, and what shards of it merge by, exactly."""
+
+    n: int
+    mean: np.ndarray  # (D,) float64
+    root: np.ndarray  # (r, D) float64 with rootᵀ root the sum of outer products of centred features; r at most D
+
+    @classmethod
+    def of(cls, features: np.ndarray) -> "Moments":
+        """Of features (n, D)."""
+        features = features.astype(np.float64)
+        mean = features.mean(axis=0)
+        return cls(len(features), mean, _compact(features - mean))
+
+    def merged(self, other: "Moments") -> "Moments":
+        """Those of both sets together, as if their features had been one array."""
+        n, apart = self.n + other.n, other.mean - self.mean
+        between = np.sqrt(self.n * other.n / n) * apart  # what setting the means apart adds to the scatter
+        root = _compact(np.vstack([self.root, other.root, between[None]]))
+        return Moments(n, self.mean + apart * (other.n / n), root)
+
+    def save(self, file: Path) -> None:
+        np.savez(file, n=self.n, mean=self.mean, root=self.root)
+
+    @classmethod
+    def load(cls, file: Path) -> "Moments":
+        with np.load(file) as kept:
+            return cls(int(kept["n"]), kept["mean"], kept["root"])
+
+
+def frechet_distance(a: np.ndarray | Moments, b: np.ndarray | Moments) -> float:
+    """FID of features (n, D) and (m, D), or of their moments; exact.
 
     Tr √(S_a S_b) is the nuclear norm of A Bᵀ for centred A/√(n−1), B/√(m−1), so no D x D root is taken. Raises
     `PipelineError` below 2 images a side.
     """
-    a, b = _checked(a, b)
-    difference = a.mean(axis=0) - b.mean(axis=0)
-    a, b = _covariance_root(a), _covariance_root(b)
-    cross = np.linalg.norm(a @ b.T, "nuc")
-    return float(difference @ difference + np.sum(a**2) + np.sum(b**2) - 2 * cross)
+    _check_numbers(*(side.n if isinstance(side, Moments) else len(side) for side in (a, b)))
+    a, b = (side if isinstance(side, Moments) else Moments.of(side) for side in (a, b))
+    difference = a.mean - b.mean
+    left, right = (side.root / np.sqrt(side.n - 1) for side in (a, b))
+    cross = np.linalg.norm(left @ right.T, "nuc")
+    return float(difference @ difference + np.sum(left**2) + np.sum(right**2) - 2 * cross)
 
 
-def _covariance_root(x: np.ndarray) -> np.ndarray:
-    """R (min(n, D), D) with RᵀR the covariance of x (n, D)."""
-    centred = (x - x.mean(axis=0)) / np.sqrt(len(x) - 1)
-    return np.asarray(np.linalg.qr(centred, mode="r")) if len(x) > x.shape[1] else centred
+def _compact(rows: np.ndarray) -> np.ndarray:
+    """At most D rows (r, D) with the same rowsᵀ rows."""
+    return np.asarray(np.linalg.qr(rows, mode="r")) if len(rows) > rows.shape[1] else rows
 
 
 def _fid_of_subsets(a: np.ndarray, b: np.ndarray, n: int, draws: int, seed: int) -> float:
@@ -174,8 +206,10 @@ def _uniform(n: int) -> np.ndarray:
 
 def _checked(a: np.ndarray, b: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Both as float64, at least 2 rows each."""
-    if min(len(a), len(b)) < 2:
-        raise PipelineError(
-            f"KID and FID need 2 images a side, there are {len(a)} and {len(b)}: add images of this class"
-        )
+    _check_numbers(len(a), len(b))
     return a.astype(np.float64), b.astype(np.float64)
+
+
+def _check_numbers(n: int, m: int) -> None:
+    if min(n, m) < 2:
+        raise PipelineError(f"KID and FID need 2 images a side, there are {n} and {m}: add images of this class")

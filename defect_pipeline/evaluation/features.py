@@ -1,6 +1,7 @@
 """Pretrained image features behind KID and FID. A figure means nothing without the name of its extractor."""
 
 import hashlib
+import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -25,13 +26,25 @@ class Extractor:
     name: str  # network, weights, layer and resize rule: stands beside every figure
     dimension: int
     network: nn.Module  # (n, 3, h, w) uint8 RGB to (n, dimension)
+    memory: Path | None = None  # a folder that keeps features by the images' content, for images that come again
 
     def features(self, images: np.ndarray | Iterable[np.ndarray], *, batch: int = 8) -> np.ndarray:
         """(N, dimension) float32 of an (N, H, W, 3) uint8 RGB array or of (H, W, 3) ones of any sizes, in their order.
 
-        An iterable is read once and batch by batch, so it may be larger than memory; small batches stay in a CPU's cache. Raises `ValueError` on an image of
-        another layout or dtype.
+        Without a ``memory`` an iterable is read once and batch by batch, so it may be larger than the machine's; small
+        batches stay in a CPU's cache. Raises `ValueError` on an image of another layout or dtype.
         """
+        if self.memory is None:
+            return self._computed(images, batch)
+        images = list(images)
+        file = self.memory / f"{_content(self.name, images)}.npy"
+        if not file.exists():
+            whole = file.with_name(f".{file.stem}.{os.getpid()}.npy")
+            np.save(whole, self._computed(images, batch))
+            whole.replace(file)  # never half of them under its name
+        return np.load(file)
+
+    def _computed(self, images: Iterable[np.ndarray], batch: int) -> np.ndarray:
         rows = [np.zeros((0, self.dimension), np.float32)]
         with torch.inference_mode():
             for same_size in _batches(images, batch):
@@ -42,6 +55,14 @@ class Extractor:
     @property
     def _device(self) -> torch.device:
         return next(self.network.parameters()).device
+
+
+def _content(name: str, images: list[np.ndarray]) -> str:
+    """A digest of the images' pixels and of the extractor's name."""
+    digest = hashlib.sha256(name.encode())
+    for image in images:
+        digest.update(repr(image.shape).encode() + np.ascontiguousarray(image).tobytes())
+    return digest.hexdigest()[:32]
 
 
 def _batches(images: Iterable[np.ndarray], size: int) -> Iterator[np.ndarray]:

@@ -93,6 +93,14 @@ def test_the_joined_set_is_valid_and_holds_every_class(finished: Workplace):
     assert not np.array_equal(first, second)  # one driver, another noise
 
 
+def test_all_classes_together_have_one_fid_from_the_moments_of_each(finished: Workplace):
+    said = finished.store.current("sadf_coco").metadata
+    reports = {k: Report.read(finished.store.current("fid_report", k).path) for k in ("alpha", "beta")}
+    assert said["of synthetic images"] == sum(report.held_out.n_synthetic for report in reports.values())
+    assert said["to real crops"] == sum(report.held_out.n_real for report in reports.values())
+    assert said["FID, all classes together"] < max(report.held_out.fid for report in reports.values())
+
+
 def test_every_synthetic_image_is_judged_and_its_file_is_in_the_unfiltered_set(finished: Workplace):
     joined = finished.store.current("sadf_coco").path
     filtered, unfiltered = (json.loads((joined / file).read_text()) for file in (FILTERED, UNFILTERED))

@@ -1,3 +1,4 @@
+import functools
 import math
 
 import numpy as np
@@ -8,6 +9,7 @@ from torch_fidelity.metric_kid import kid_features_to_metric
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.distances import (
+    Moments,
     compare,
     frechet_distance,
     kernel_distance,
@@ -118,3 +120,16 @@ def test_two_images_a_side_are_enough_and_one_is_not():
     for distance in (kernel_distance, frechet_distance):
         with pytest.raises(PipelineError, match="2 images a side, there are 1 and 5"):
             distance(sample(1, 1), sample(5, 2))
+
+
+@pytest.mark.parametrize("sizes", [(3, 2), (5, 40, 7), (60, 50)])  # fewer, and more, images than the 24 features
+def test_moments_of_shards_merge_to_those_of_the_whole(sizes, tmp_path):
+    shards, real = [sample(n, k, shift=0.2 * k) for k, n in enumerate(sizes)], sample(70, 9)
+    merged = functools.reduce(Moments.merged, map(Moments.of, shards))
+    whole = np.concatenate(shards)
+    assert merged.n == len(whole) and len(merged.root) <= whole.shape[1]
+    assert np.allclose(merged.mean, whole.mean(axis=0))
+    assert np.allclose(merged.root.T @ merged.root, np.cov(whole.T.astype(np.float64)) * (len(whole) - 1))
+    merged.save(tmp_path / "moments.npz")
+    for moments in (merged, Moments.load(tmp_path / "moments.npz")):
+        assert frechet_distance(moments, real) == pytest.approx(frechet_distance(whole, real), rel=1e-9)

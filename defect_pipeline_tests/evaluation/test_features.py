@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import cv2
 import numpy as np
 import pytest
@@ -7,7 +9,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import FeatureExtractorIncepti
 
 from defect_pipeline import imagenet
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.evaluation.features import INCEPTION_FILE, load_extractor
+from defect_pipeline.evaluation.features import INCEPTION_FILE, Extractor, load_extractor
 
 
 def picture(seed: int, size: int = 96) -> np.ndarray:
@@ -110,3 +112,19 @@ def test_inception_reads_a_local_file(tmp_path, monkeypatch):
         expected = network(torch.from_numpy(images).permute(0, 3, 1, 2))[0].numpy()
     np.testing.assert_allclose(extractor.features(images), expected, rtol=1e-4, atol=1e-5)
     assert "299" in extractor.name and extractor.dimension == 2048
+
+
+def test_a_memory_computes_images_once_and_tells_others_apart(extractor, tmp_path, monkeypatch):
+    images = [picture(i) for i in range(3)]
+    remembering = replace(extractor, memory=tmp_path)
+    first = remembering.features(images)
+    np.testing.assert_array_equal(first, extractor.features(images))
+    calls = []
+    monkeypatch.setattr(Extractor, "_computed", lambda *_: calls.append(1) or first)
+    np.testing.assert_array_equal(remembering.features(np.stack(images)), first)
+    assert not calls and [file.suffix for file in tmp_path.iterdir()] == [".npy"]
+    images[1] = images[1].copy()
+    images[1][0, 0, 0] ^= 1
+    remembering.features(images)
+    replace(remembering, name="another").features(images)
+    assert len(calls) == 2
