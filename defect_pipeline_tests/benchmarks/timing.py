@@ -1,0 +1,38 @@
+"""Times of two ways to the same result, taken in turn on one machine."""
+
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from statistics import median
+
+
+@dataclass(frozen=True)
+class Row:
+    """Seconds of each repeat; ``theirs`` is empty where nothing comparable is at hand."""
+
+    name: str
+    n: int  # images
+    ours: list[float]
+    theirs: list[float]
+    against: str  # what `theirs` is, or what is asked of `ours`
+
+    @property
+    def ratio(self) -> float:
+        """How many times faster ours is, from medians."""
+        return median(self.theirs) / median(self.ours) if self.theirs else float("nan")
+
+
+def in_turn(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
+    """Seconds of each, one after the other after a warm-up, so that a machine that slows down slows both."""
+    ours(), theirs()
+    times: tuple[list[float], list[float]] = [], []
+    for _ in range(repeats):
+        for kept, call in zip(times, (ours, theirs), strict=True):
+            kept.append(seconds(call))
+    return times
+
+
+def seconds(call: Callable[[], object]) -> float:
+    began = time.perf_counter()
+    call()
+    return time.perf_counter() - began
