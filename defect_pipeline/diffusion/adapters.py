@@ -1,4 +1,5 @@
-"""What System A trains: the concept (DreamBooth) and the condition (hypernetwork), as losses for the one loop."""
+"""What is trained, as losses for the one loop: concept (DreamBooth) and condition (hypernetwork) of System A, the token
+and the low-rank adapters of System B."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.diffusion.backbone import Backbone, embed
 from defect_pipeline.diffusion.sampling import control_residuals
 from defect_pipeline.diffusion.training import denoising_loss
 from defect_pipeline.diffusion.windows import cut, draw_corners, shows_windows
@@ -120,6 +121,25 @@ def hypernetwork_loss(
             loss = denoising_loss(backbone.unet, noising, z0, words, t, noise, residuals)  # (n, h, w)
         weight = 1 + (mask_weight - 1) * masks.float()
         return (loss * weight).sum() / weight.sum(), n
+
+    return loss_at
+
+
+def prompted_loss(backbone: Backbone, latents: Tensor, prompt: str, *, batch: int) -> LossAt:
+    """Denoising of latents (n, C, h, w) told by one prompt, through text encoder and U-Net (paper B, both stages).
+
+    What learns is decided by what has a gradient: the prompt's token (`learnable_token`) or adapters (`add_lora`).
+    """
+    noising = backbone.noising
+
+    def loss_at(step: int, generator: Generator) -> tuple[Tensor, int]:
+        picks = torch.randint(len(latents), (batch,), generator=generator, device=generator.device)
+        z0 = latents[picks]
+        t, noise = noising.times(batch, generator), _noise_like(z0, generator)
+        text = embed(backbone.tokenizer, backbone.text_encoder, [prompt]).expand(batch, -1, -1)
+        with backbone.autocast():
+            loss = denoising_loss(backbone.unet, noising, z0, text, t, noise)  # (batch, h, w)
+        return loss.mean(), batch
 
     return loss_at
 

@@ -38,14 +38,14 @@ def sample(
     noise: Tensor,
     *,
     steps: int,
-    guidance: float,
+    guidance: Tensor | float,
     residuals: Residuals | None = None,
     source: Tensor | None = None,
     strength: Tensor | float = 1.0,
 ) -> Tensor:
     """Latents (n, C, h, w) from ``noise``, for text embeddings (n, L, D); ``unconditional`` is (1, L, D).
 
-    ``guidance`` is classifier-free guidance's scale: 1 answers the text alone and costs half. ``residuals`` as in
+    ``guidance`` is classifier-free guidance's scale, one or (n,): 1 answers the text alone and costs half. ``residuals`` as in
     `denoising_loss`, for n images, or for 2n with guidance, the unconditional ones first. With ``source`` latents
     (n, C, h, w) and ``strength`` s < 1 the ``steps`` lie inside T' = s * T and start from the source noised to T'
     (paper B §3.3); s = 1 forgets the source, 0 returns it. A map of strengths (n, h, w) starts at its largest, and
@@ -63,8 +63,9 @@ def sample(
         times = torch.linspace(begins.max().item(), 0, steps + 1)[:-1].round().long().clamp(min=1) - 1
         scheduler.set_timesteps(timesteps=times.unique().flip(0).tolist(), device=noise.device)
         z = backbone.noising.noisy(source, noise, scheduler.timesteps[:1])
-    guided = guidance != 1.0
+    guided = _guided(guidance)
     if guided:
+        scale = torch.as_tensor(guidance, device=noise.device).expand(len(noise)).view(-1, 1, 1, 1)
         text = torch.cat([unconditional.expand_as(text), text])  # (2n, L, D)
     for t in scheduler.timesteps:
         if source is not None:
@@ -76,7 +77,7 @@ def sample(
             answer = backbone.unet(zt, times, text, **extra).sample.float()
         if guided:
             unguided, conditional = answer.chunk(2)
-            answer = unguided + guidance * (conditional - unguided)
+            answer = unguided + scale * (conditional - unguided)
         z = scheduler.step(answer, t, z).prev_sample
     return z if source is None else torch.where(begins > 0, z, source)
 
@@ -88,7 +89,7 @@ def sample_images(
     size: int,
     *,
     steps: int,
-    guidance: float,
+    guidance: Tensor | float,
     batch: int,
     hypernetwork: nn.Module | None = None,
     drivers: Tensor | None = None,
@@ -101,7 +102,7 @@ def sample_images(
 
     ``drivers`` (n, 3, size, size) in [0, 1] go with ``hypernetwork``. ``guidance`` leads away from the empty prompt
     under the same drivers, or from what ``without`` names: a prompt and drivers that lack what is to be painted.
-    ``sources`` (latents) go with ``strength``, one or a map for each image: see `sample`. ``on_batch(start, latents)`` is called after
+    ``sources`` (latents) go with ``strength``, one for all, one or a map for each image: see `sample`. ``on_batch(start, latents)`` is called after
     each batch, so that images can be kept as they come.
     """
     side = size // backbone.factor
@@ -111,20 +112,25 @@ def sample_images(
     parts = []
     for start in range(0, len(prompts), batch):
         chosen = slice(start, start + batch)
+        scale = guidance[chosen] if isinstance(guidance, Tensor) else guidance
         text = torch.cat([known[prompt] for prompt in prompts[chosen]])
         residuals = None
         if hypernetwork is not None and drivers is not None:
             steering = drivers[chosen]
-            if without is not None and guidance != 1.0:
+            if without is not None and _guided(scale):
                 steering = torch.cat([without[1][chosen], steering])
             residuals = control_residuals(hypernetwork, steering.to(backbone.device))
         noise = initial_noise(seeds[chosen], shape, backbone.device)
         parts.append(
             sample(
-                backbone, text, unconditional, noise, steps=steps, guidance=guidance, residuals=residuals,
+                backbone, text, unconditional, noise, steps=steps, guidance=scale, residuals=residuals,
                 source=None if sources is None else sources[chosen],
                 strength=strength[chosen] if isinstance(strength, Tensor) else strength,
             )
         )  # fmt: skip
         on_batch(start, parts[-1])
     return torch.cat(parts)
+
+
+def _guided(guidance: Tensor | float) -> bool:
+    return bool((torch.as_tensor(guidance) != 1).any())

@@ -85,3 +85,11 @@ def test_guidance_away_from_a_driver_goes_beyond_what_the_driver_does(tiny_backb
     without = ("a part", torch.zeros_like(drivers))
     assert torch.allclose(painted(drivers, 3.0, without=without), plain + 3 * (defective - plain), atol=1e-3)
     assert torch.equal(painted(drivers, 1.0, without=without), defective)
+
+
+def test_each_image_has_its_own_guidance(backbone: Backbone):
+    alone = [draw(backbone, guidance=scale) for scale in (1.0, 4.0)]
+    together = draw(backbone, guidance=torch.tensor([1.0, 4.0]))
+    for k in range(2):
+        assert torch.allclose(together[k], alone[k][k], atol=1e-4)
+    assert not torch.allclose(alone[0][1], alone[1][1], atol=1e-2)
