@@ -56,6 +56,9 @@ def _parser() -> argparse.ArgumentParser:
     )
     settings.add_argument("--profile", help="embedded (CPU, default) or sd15 (GPU, Stable Diffusion 1.5)")
     settings.add_argument("--seed", type=int)
+    settings.add_argument(
+        "--system", choices=("sadf", "stablesdg"), help="masks and drivers (default), or images from real ones by class"
+    )
     settings.add_argument("--part-regex", help="regular expression whose group is the part's id within a file name")
     settings.add_argument("--drawn-masks", help="folder with a folder of hand-drawn masks for each class")
     settings.add_argument("--placement-maps", help="folder with CLASS.png: the brighter, the likelier a defect there")
@@ -115,7 +118,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, object]:
     """What the options say of the pipeline; a command that takes none of them goes on with the store's own."""
     return {
         name: getattr(options, name, None)
-        for name in ("data", "profile", "seed", "part_regex", "drawn_masks", "placement_maps")
+        for name in ("data", "profile", "seed", "system", "part_regex", "drawn_masks", "placement_maps")
     }
 
 
@@ -137,7 +140,7 @@ def _opened(options: argparse.Namespace):
 
 def _run(options: argparse.Namespace) -> int:
     from defect_pipeline.automation.jobs import run_everything
-    from defect_pipeline.summary import print_summary
+    from defect_pipeline.summary.run import print_summary
 
     with _opened(options) as (place, definitions, instance):
         failures = run_everything(definitions, instance, place.store, place.pipeline)
@@ -148,7 +151,7 @@ def _run(options: argparse.Namespace) -> int:
 
 def _quality(options: argparse.Namespace) -> int:
     from defect_pipeline.automation.jobs import PLAN, QUALITY, run_everything
-    from defect_pipeline.summary import export_pictures, print_quality
+    from defect_pipeline.summary.quality import export_pictures, print_quality
 
     with _opened(options) as (place, definitions, instance):
         failures = run_everything(definitions, instance, place.store, place.pipeline, (*PLAN, *QUALITY))
@@ -164,7 +167,7 @@ def _quality(options: argparse.Namespace) -> int:
 
 def _tables(options: argparse.Namespace) -> int:
     from defect_pipeline.automation.jobs import EXPERIMENTS, PLAN, run_everything
-    from defect_pipeline.summary import export_table, print_tables
+    from defect_pipeline.summary.tables import export_table, print_tables
 
     chosen = [name for name in TABLES if name in (options.only or TABLES)]
     with _opened(options) as (place, definitions, instance):

@@ -130,6 +130,35 @@ class Thresholds:
         return self.per_class.get(defect_class, (self.kid, self.fid))
 
 
+TABLE_I = {  # paper B: strength s and guidance of each class of NEU, found with Stable Diffusion 1.5
+    "crazing": (0.2, 2.0), "inclusion": (0.9, 9.0), "patches": (0.4, 6.0),
+    "pitted_surface": (0.5, 3.0), "rolled-in_scale": (0.1, 8.0), "scratches": (0.5, 7.0),
+}  # fmt: skip
+
+
+@dataclass(frozen=True)
+class StableSDG:
+    """The second system (paper B): a token and adapters for each class, images from noised real ones."""
+
+    prompt: str = "an image of a <unknown>"
+    like: str = "surface with a defect"  # where the token begins
+    token_steps: int = 60
+    token_learning_rate: float = 5e-3
+    steps: int = 200  # of the adapters
+    learning_rate: float = 2e-3
+    rank: int = 1
+    batch: int = 4
+    images: int = 40  # of each class
+    solver_steps: int = 8
+    strength: float = 0.5  # s: T' = s T; of classes that `per_class` does not name
+    guidance: float = 2.0
+    per_class: dict[str, tuple[float, float]] = field(default_factory=dict)
+
+    def of(self, defect_class: str) -> tuple[float, float]:
+        """(strength, guidance) for a class."""
+        return self.per_class.get(defect_class, (self.strength, self.guidance))
+
+
 @dataclass(frozen=True)
 class Segmentor:
     """Mask R-CNN; every regime takes the same number of optimizer steps."""
@@ -155,6 +184,16 @@ class Downstream:
 
 
 @dataclass(frozen=True)
+class Recognition:
+    """Classifiers (paper B §4); each is trained with and without the synthetic images, the same number of steps."""
+
+    models: tuple[str, ...] = ("efficientnet-lite0", "squeezenet")
+    steps: int = 150
+    batch: int = 16
+    learning_rate: float = 3e-4
+
+
+@dataclass(frozen=True)
 class Profile:
     name: str
     backbone: str  # directory in diffusers layout
@@ -173,6 +212,8 @@ class Profile:
     filter: Filter = Filter()
     segmentor: Segmentor = Segmentor()
     downstream: Downstream = Downstream()
+    stablesdg: StableSDG = StableSDG()
+    recognition: Recognition = Recognition()
 
 
 EMBEDDED = Profile(
@@ -204,6 +245,17 @@ SD15 = Profile(
     ),
     segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
     downstream=Downstream(steps=3000),
+    stablesdg=StableSDG(
+        prompt="A photo of <unknown>",
+        token_steps=1000,
+        token_learning_rate=5e-4,
+        steps=1000,
+        learning_rate=1e-4,
+        images=1000,
+        solver_steps=20,
+        guidance=7.5,
+        per_class=TABLE_I,
+    ),
 )
 
 PROFILES = {profile.name: profile for profile in (EMBEDDED, SD15)}

@@ -27,6 +27,7 @@ class Workplace:
     data: str = ""
     profile: str = "embedded"
     seed: int = 0
+    system: str = "sadf"
     part_regex: str = ""
     drawn_masks: str = ""
     placement_maps: str = ""
@@ -55,7 +56,7 @@ class Workplace:
     @property
     def pipeline(self) -> Pipeline:
         return Pipeline(
-            data=str(self.data_root), profile=self.profile, seed=self.seed,
+            data=str(self.data_root), profile=self.profile, seed=self.seed, system=self.system,
             part_regex=self.part_regex, drawn_masks=self.drawn_masks, placement_maps=self.placement_maps,
         )  # fmt: skip
 

@@ -31,7 +31,7 @@ def sadf_coco(build: Build) -> None:
     problems = []
     for k in build.classes():
         report = Report.read(build.parent("fid_report", k).path)
-        problems += [f"{k}: {problem}" for problem in gate_problems(report, *build.settings.thresholds.of(k))]
+        problems += [f"{k}: {problem}" for problem in gate_problems(report.held_out, *build.settings.thresholds.of(k))]
     if problems:
         raise dg.Failure(
             f"{'; '.join(problems)}. Look at the contact sheets of sadf_images; train longer, add images of the class, or "

@@ -12,6 +12,7 @@ from defect_pipeline.assets.references import defect_window, extractor_of, real_
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
+from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet
 
 TABLE, REPORT = "copies.parquet", "report.json"
@@ -20,7 +21,7 @@ SHOWN = 12
 
 @dataclass(frozen=True)
 class Copying:
-    """Of n windows around synthetic defects, against the m around those of training crops."""
+    """Of n windows around synthetic defects, or n synthetic images, against the m of train images."""
 
     copies: float  # share
     feature_threshold: float  # cosine distance; NaN where there are too few parts to calibrate
@@ -41,12 +42,18 @@ class Copying:
 )  # fmt: skip
 def copy_report(build: Build) -> None:
     """How near each synthetic defect is to its nearest training defect; nearer than real ones to each other is a copy."""
-    dataset, extractor = build.dataset(), extractor_of(build)
     crops = real_crops(build, build.defect_class, ("train",))
     real = [defect_window(crop.image, crop.mask()) for crop in crops]
     painted = build.parent("sadf_images").path
-    names = painted_files(painted)
     synthetic = [defect_window(*pair) for pair in zip(*read_set(painted, build.parent("mask_bank").path), strict=True)]
+    report_copies(build, painted_files(painted), synthetic, crops, real)
+
+
+def report_copies(
+    build: Build, names: list[str], synthetic: list[np.ndarray], crops: list[Crop], real: list[np.ndarray]
+) -> None:
+    """Hold synthetic pictures (S, S, 3) against those of train ``crops``, the ``real`` ones, and fill the artifact."""
+    dataset, extractor = build.dataset(), extractor_of(build)
     references = fingerprints(real, remembering(build, extractor), turned=True)
     build.progress(1, 2)
     thresholds, among = calibrate(references, [str(dataset.images.at[crop.image_id, "group"]) for crop in crops])

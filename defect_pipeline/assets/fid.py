@@ -79,7 +79,7 @@ def whole_set(directories: Sequence[Path]) -> tuple[float, int, int]:
     return frechet_distance(*sides), sides[0].n, sides[1].n
 
 
-def gate_problems(report: Report, kid: float, fid: float) -> list[str]:
+def gate_problems(found: Comparison, kid: float, fid: float) -> list[str]:
     """What a class's gate holds against it, a phrase each: KID or FID to held-out images above the thresholds."""
-    found = (("KID", report.held_out.kid, kid), ("FID", report.held_out.fid, fid))
-    return [f"{name} {value:.3g} is above {limit:.3g}" for name, value, limit in found if not value <= limit]
+    figures = (("KID", found.kid, kid), ("FID", found.fid, fid))
+    return [f"{name} {value:.3g} is above {limit:.3g}" for name, value, limit in figures if not value <= limit]

@@ -35,6 +35,7 @@ class Pipeline(dg.ConfigurableResource):
     data: str
     profile: str = "embedded"
     seed: int = 0
+    system: str = "sadf"  # or "stablesdg": which of the two papers' chains the plan is
     part_regex: str = ""  # its first group (or the one named "part") is a part's id within a file name
     drawn_masks: str = ""  # folder with one folder of hand-drawn masks for each class
     placement_maps: str = ""  # folder with a hand-drawn map for each class: the brighter, the likelier

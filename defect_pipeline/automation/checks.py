@@ -14,8 +14,11 @@ from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.drivers import driver_files
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, gate_problems
+from defect_pipeline.assets.stablesdg.reports import GeneratedReport
 from defect_pipeline.assets.stage import Pipeline, open_dataset
+from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.imaging.drivers import class_colours, driver_problems
 from defect_pipeline.imaging.io import read_image
@@ -52,11 +55,18 @@ def _driver_problems(artifact: Artifact, store: Store, pipeline: Pipeline, parti
 
 
 def _gate_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    return _gate(Report.read(artifact.path).held_out, pipeline, partition)
+
+
+def _generated_gate_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
+    return _gate(GeneratedReport.read(artifact.path).held_out, pipeline, partition)
+
+
+def _gate(found: Comparison, pipeline: Pipeline, partition: str | None):
     assert partition is not None
     kid, fid = pipeline.settings.thresholds.of(partition)
-    report = Report.read(artifact.path)
-    figures = {"KID": report.held_out.kid, "KID threshold": kid, "FID": report.held_out.fid, "FID threshold": fid}
-    return gate_problems(report, kid, fid), figures
+    figures = {"KID": found.kid, "KID threshold": kid, "FID": found.fid, "FID threshold": fid}
+    return gate_problems(found, kid, fid), figures
 
 
 def _faithful_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
@@ -107,6 +117,8 @@ CHECKS = (
     Check("enough_accepted", "sadf_accepted", "The filter accepts enough of the class's images.", _accepted_problems, partitioned=True),
     Check("fid_gate", "fid_report", "KID and FID to held-out real images stay below the profile's thresholds.", _gate_problems, partitioned=True),
     Check("classes_told_apart", "class_report", "Synthetic defects look like their own class to a probe that can tell real ones.", _class_problems, blocking=False),
+    Check("generated_gate", "stablesdg_fid_report", "KID and FID of generated images to held-out real ones stay below the profile's thresholds.", _generated_gate_problems, partitioned=True),
+    Check("generated_no_copies", "stablesdg_copy_report", "Hardly any generated image is a copy of a train image.", _copy_problems, partitioned=True, blocking=False),
     Check("coco_valid", "sadf_coco", "pycocotools loads the joined set; areas, boxes and masks agree.", _coco_problems),
 )  # fmt: skip
 
@@ -129,12 +141,18 @@ def evaluate(check: Check, store: Store, pipeline: Pipeline, partition: str | No
     return Verdict(check, partition, problems, figures)
 
 
+def checks_of(pipeline: Pipeline) -> list[Check]:
+    """Those on assets of the pipeline's system."""
+    made = {asset for step in PLANS[pipeline.system] for asset in step.assets}
+    return [check for check in CHECKS if check.asset in made]
+
+
 def evaluate_all(store: Store, pipeline: Pipeline) -> list[Verdict]:
-    """Every check on every current artifact, class by class. Raises PipelineError where an artifact is missing."""
+    """The system's checks on every current artifact, class by class. Raises PipelineError where one is missing."""
     classes = open_dataset(store.current("inspection_images")).categories
     return [
         evaluate(check, store, pipeline, partition)
-        for check in CHECKS
+        for check in checks_of(pipeline)
         for partition in (classes if check.partitioned else (None,))
     ]
 

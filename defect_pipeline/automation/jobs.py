@@ -52,6 +52,18 @@ PLAN = (
     Step("synthesise", ("sadf_images", "faithfulness_report", "copy_report", "sadf_accepted", "fid_report"), True),
     Step("join", ("class_report", "sadf_coco", "segmentor", "segmentation_report"), False),
 )
+PLANS = {
+    "sadf": PLAN,
+    "stablesdg": (
+        Step("register", ("inspection_images",), False),
+        Step(
+            "adapt",
+            ("token_embedding", "lora_weights", "stablesdg_images", "stablesdg_copy_report", "stablesdg_fid_report"),
+            True,
+        ),
+        Step("recognise", ("recognizer", "recognition_report"), False),
+    ),
+}
 QUALITY = (  # on demand, after the plan: what the generator is worth
     Step("judge_classes", ("kid_ladder", "agreement_report", "variety_report", "shape_report"), True),
     Step("judge", ("autoencoder_report", "order_report"), False),
@@ -66,9 +78,7 @@ EXPERIMENTS = {  # on demand, hours: what the synthetic set is worth to a segmen
     "ablation": (Step("ablation_cells", ("ablation_cell",), False), Step("ablation", ("ablation_report",), False)),
 }
 
-jobs = [
-    step.job_definition() for step in (*PLAN, *QUALITY, *(step for steps in EXPERIMENTS.values() for step in steps))
-]
+jobs = [step.job_definition() for steps in (*PLANS.values(), QUALITY, *EXPERIMENTS.values()) for step in steps]
 
 
 def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -> bool:
@@ -85,13 +95,13 @@ def run_everything(
     instance: dg.DagsterInstance,
     store: Store,
     pipeline: Pipeline,
-    plan: tuple[Step, ...] = PLAN,
+    plan: tuple[Step, ...] | None = None,
 ) -> list[str]:
-    """Run what is stale of a plan, step by step and class by class; the failures, a sentence each.
+    """Run what is stale of a plan, by default that of the pipeline's system, step by step and class by class; the failures, a sentence each.
 
     A step with a failure is finished for the other classes, so that the user sees every report, and ends the run.
     """
-    for step in plan:
+    for step in plan or PLANS[pipeline.system]:
         failures = []
         for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)

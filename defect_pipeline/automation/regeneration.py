@@ -12,7 +12,7 @@ import dagster as dg
 
 from defect_pipeline.assets.inspection import folder_digest
 from defect_pipeline.assets.stage import STAGES, Pipeline
-from defect_pipeline.automation.jobs import PLAN, classes_of, jobs, run_everything, stale
+from defect_pipeline.automation.jobs import PLANS, classes_of, jobs, run_everything, stale
 from defect_pipeline.automation.sensor import Snapshot, reason_to_wait
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.ingest import scan
@@ -46,7 +46,7 @@ def due(steps: Iterable[Sequence[RunState]]) -> list[RunState]:
 
 def run_states(instance: dg.DagsterInstance, store: Store, pipeline: Pipeline) -> Iterator[list[RunState]]:
     """The state of every run of the plan, step by step; later steps are looked at only when asked for."""
-    for step in PLAN:
+    for step in PLANS[pipeline.system]:
         runs = []
         for partition in classes_of(store) if step.partitioned else (None,):
             tags = {"dagster/partition": partition} if partition else {}

@@ -6,14 +6,12 @@ Which data train it and from which weights it starts (the three regimes of paper
 
 import hashlib
 import math
-import os
-import random
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import cv2
+import albumentations as A
 import numpy as np
 import torch
 from timm.layers import freeze_batch_norm_2d
@@ -28,10 +26,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 
 from defect_pipeline import imagenet
 from defect_pipeline.errors import PipelineError
-
-os.environ.setdefault("NO_ALBUMENTATIONS_UPDATE", "1")  # the import would ask the package index for a newer version
-
-import albumentations as A
+from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 
 Instances = Sequence[tuple[int, np.ndarray]]  # of one image: (category index, (H, W) bool mask)
 Backbone = Literal["efficientnet-lite0", "resnet50-coco"]
@@ -206,15 +201,15 @@ def train_segmentor(
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
     optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate, weight_decay=1e-2)
     start = _restore(trainable, optimizer, resume) if resume else 0
-    augmentation = _augmentation(rotations, strong)
+    changes = augmentation(rotations, strong)
     for step in range(start, steps):
         for group in optimizer.param_groups:
             group["lr"] = learning_rate * min((step + 1) / warmup, 0.5 + 0.5 * math.cos(math.pi * step / steps))
-        _reseed(augmentation, _seed(seed, step))
+        reseed(changes, step_seed(seed, step))
         chosen = batch_indices(len(images), batch, seed, step)
-        examples = [_example(augmentation, images[i], masks[i], device) for i in chosen]
+        examples = [_example(changes, images[i], masks[i], device) for i in chosen]
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
-            torch.manual_seed(_seed(seed, step))  # anchors and proposals are sampled from the global generators
+            torch.manual_seed(step_seed(seed, step))  # anchors and proposals are sampled from the global generators
             losses = model.train()([image for image, _ in examples], [target for _, target in examples])
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
@@ -222,22 +217,6 @@ def train_segmentor(
         nn.utils.clip_grad_norm_(trainable.values(), 5.0)
         optimizer.step()
         yield SegmentorTraining(step + 1, loss.detach(), model, optimizer)
-
-
-def batch_indices(n: int, batch: int, seed: int, step: int) -> list[int]:
-    """Which of ``n`` images step ``step`` trains on: shuffled epochs end to end, cut into batches."""
-    epochs: dict[int, np.ndarray] = {}
-    chosen = []
-    for position in range(step * batch, (step + 1) * batch):
-        epoch, index = divmod(position, n)
-        if epoch not in epochs:
-            epochs[epoch] = np.random.default_rng((seed, epoch)).permutation(n)
-        chosen.append(int(epochs[epoch][index]))
-    return chosen
-
-
-def _seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence((seed, step)).generate_state(1)[0])
 
 
 def _restore(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> int:
@@ -248,34 +227,12 @@ def _restore(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optim
     return state["step"]
 
 
-def _augmentation(rotations: bool, strong: bool) -> A.Compose:
-    """The same in every regime; unless it is ``strong`` nothing crops, so that no mask is lost."""
-    turns = [A.RandomRotate90(p=0.75)] if rotations else []
-    light = [
-        A.RandomBrightnessContrast(0.2, 0.2, p=0.7),
-        A.RandomGamma((80, 125), p=0.3),
-        A.GaussNoise((0.01, 0.04), p=0.3),
-    ]
-    shape = [
-        A.Affine(scale=(0.7, 1.4), rotate=(-30, 30), shear=(-8, 8), border_mode=cv2.BORDER_REFLECT_101, p=0.8),
-        A.ElasticTransform(alpha=20, sigma=6, border_mode=cv2.BORDER_REFLECT_101, p=0.3),
-    ]
-    look = [A.HueSaturationValue(10, 25, 15, p=0.5), A.GaussianBlur((3, 5), p=0.2), A.CLAHE((1, 3), p=0.2)]
-    flips = [A.HorizontalFlip(p=0.5), A.VerticalFlip(p=0.5)]
-    return A.Compose([*flips, *turns, *light, *((*shape, *look) if strong else ())])
-
-
-def _reseed(augmentation: A.Compose, seed: int) -> None:
-    """One stream for all its transforms: `set_random_seed` gives each the same, and flips would go hand in hand."""
-    augmentation.set_random_state(np.random.default_rng(seed), random.Random(seed))
-
-
 def _example(
-    augmentation: A.Compose, image: np.ndarray, instances: Instances, device: torch.device
+    changes: A.Compose, image: np.ndarray, instances: Instances, device: torch.device
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """One augmented image, (3, H, W) float in [0, 1], and torchvision's target for it; labels there begin at 1."""
     planes = {"masks": np.stack([mask for _, mask in instances]).astype(np.uint8)} if instances else {}
-    augmented = augmentation(image=image, **planes)
+    augmented = changes(image=image, **planes)
     pixels = torch.from_numpy(augmented["image"]).permute(2, 0, 1).to(device).float() / 255
     masks = np.asarray(augmented["masks"]) if instances else np.zeros((0, *pixels.shape[1:]), np.uint8)
     kept = [i for i, mask in enumerate(masks) if mask.any()]  # a zoom may push an instance out of the picture

@@ -11,8 +11,8 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.segmentation import segmentation_figures
 from defect_pipeline.profiles import Segmentor
 from defect_pipeline.recognition import segmentor
+from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed
 from defect_pipeline.recognition.segmentor import (
-    batch_indices,
     build_segmentor,
     predict,
     regime_stages,
@@ -114,11 +114,11 @@ def test_augmentation_moves_mask_and_box_with_the_image():
     mask = np.zeros((48, 64), bool)
     mask[3:9, 5:30] = True
     image[mask] = 255
-    augmentation = segmentor._augmentation(rotations=True, strong=False)
+    changes = augmentation(rotations=True, strong=False)
     seen = set()
     for seed in range(40):
-        segmentor._reseed(augmentation, seed)
-        pixels, target = segmentor._example(augmentation, image, [(1, mask)], torch.device("cpu"))
+        reseed(changes, seed)
+        pixels, target = segmentor._example(changes, image, [(1, mask)], torch.device("cpu"))
         moved = target["masks"][0].bool()
         level = pixels.mean(dim=0)
         assert level[moved].mean() > level[~moved].mean() + 0.2
@@ -128,7 +128,7 @@ def test_augmentation_moves_mask_and_box_with_the_image():
         seen.add((x0, y0, x1, y1))
     assert len(seen) == 8  # all symmetries
 
-    upright = segmentor._augmentation(rotations=False, strong=False)
+    upright = augmentation(rotations=False, strong=False)
     assert all(segmentor._example(upright, image, [], torch.device("cpu"))[0].shape == (3, 48, 64) for _ in range(10))
 
 
@@ -137,11 +137,11 @@ def test_strong_augmentation_keeps_masks_on_their_defects_and_drops_what_left_th
     mask[24:40, 20:44] = True
     corner[:2, :2] = True
     image[mask] = 220
-    augmentation = segmentor._augmentation(rotations=True, strong=True)
+    changes = augmentation(rotations=True, strong=True)
     counts, areas = set(), set()
     for seed in range(40):
-        segmentor._reseed(augmentation, seed)
-        pixels, target = segmentor._example(augmentation, image, [(1, mask), (0, corner)], torch.device("cpu"))
+        reseed(changes, seed)
+        pixels, target = segmentor._example(changes, image, [(1, mask), (0, corner)], torch.device("cpu"))
         assert len(target["boxes"]) == len(target["labels"]) == len(target["masks"])
         moved = target["masks"][0].bool()
         level = pixels.mean(dim=0)

@@ -1,0 +1,132 @@
+"""What a class looks like, in two stages (paper B §3.1, §3.2): a token's embedding, then low-rank adapters."""
+
+from collections.abc import Sequence
+
+import numpy as np
+import torch
+
+from defect_pipeline.assets.concept import backbone_of, describe_training, load_untouched, train
+from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.diffusion.adapters import prompted_loss
+from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.diffusion.lora import add_lora, load_lora, save_lora
+from defect_pipeline.diffusion.sampling import sample_images
+from defect_pipeline.diffusion.token import learnable_token, load_token, save_token
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.crops import Crop, windows
+from defect_pipeline.imaging.sheets import contact_sheet
+
+EMBEDDING = "learned_embeds.safetensors"  # the name that diffusers looks for
+PREVIEWS, PREVIEW_SEED = 6, 20_000_000
+
+
+def _sampled_with(pipeline: Pipeline) -> tuple:
+    """What trainings and their previews depend on beside their own settings."""
+    settings = pipeline.settings
+    return settings.drivers.size, settings.precision, settings.stablesdg.solver_steps, backbone_of(pipeline)
+
+
+@stage(
+    parents=("inspection_images",),
+    settings=lambda pipeline: (
+        pipeline.settings.stablesdg.prompt, pipeline.settings.stablesdg.like, pipeline.settings.stablesdg.token_steps,
+        pipeline.settings.stablesdg.token_learning_rate, pipeline.settings.stablesdg.batch, *_sampled_with(pipeline),
+    ),
+    group="stablesdg",
+    kinds={"torch", "diffusers"},
+    partitioned=True,
+    gpu=True,
+)  # fmt: skip
+def token_embedding(build: Build) -> None:
+    """A word for the class: one row of the vocabulary learns, nothing else (paper B, stage 1)."""
+    settings, backbone = build.settings.stablesdg, load_untouched(build)
+    latents = _latents(build, backbone)
+    with learnable_token(backbone, settings.like) as row:
+        before = preview(build, backbone)
+        loss_at = prompted_loss(backbone, latents, settings.prompt, batch=settings.batch)
+        losses = train(build, [row], loss_at, settings.token_steps, settings.token_learning_rate)
+    save_token(backbone, build.path / EMBEDDING)
+    describe_training(build, losses, settings.token_steps)
+    build.metadata |= {"train images": len(latents), "prompt": settings.prompt}
+    _show(build, before, preview(build, backbone))
+
+
+@stage(
+    parents=("inspection_images", "token_embedding"),
+    settings=lambda pipeline: (
+        pipeline.settings.stablesdg.prompt, pipeline.settings.stablesdg.rank, pipeline.settings.stablesdg.steps,
+        pipeline.settings.stablesdg.learning_rate, pipeline.settings.stablesdg.batch, *_sampled_with(pipeline),
+    ),
+    group="stablesdg",
+    kinds={"torch", "diffusers", "peft"},
+    partitioned=True,
+    gpu=True,
+)  # fmt: skip
+def lora_weights(build: Build) -> None:
+    """Low-rank adapters on every attention layer, the token frozen (paper B, stage 2)."""
+    settings, backbone = build.settings.stablesdg, load_untouched(build)
+    load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
+    latents, before = _latents(build, backbone), preview(build, backbone)
+    trainable = add_lora(backbone, settings.rank, build.pipeline.seed)
+    loss_at = prompted_loss(backbone, latents, settings.prompt, batch=settings.batch)
+    losses = train(build, trainable, loss_at, settings.steps, settings.learning_rate)
+    save_lora(backbone, build.path)
+    describe_training(build, losses, settings.steps)
+    build.metadata |= {
+        "train images": len(latents), "rank": settings.rank, "parameters": sum(p.numel() for p in trainable),
+    }  # fmt: skip
+    _show(build, before, preview(build, backbone))
+
+
+def load_adapted(build: Build) -> Backbone:
+    """The backbone with the class's token and adapters."""
+    backbone = load_untouched(build)
+    load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
+    load_lora(backbone, build.parent("lora_weights").path)
+    return backbone
+
+
+def class_windows(build: Build, splits: Sequence[str]) -> list[Crop]:
+    """The class's images in these splits, whole, as squares that show a defect of it.
+
+    Raises PipelineError where there is none.
+    """
+    dataset, k = build.dataset(), build.defect_class
+    ids = [i for i in dataset.of_class(k) if dataset.images.at[i, "split"] in splits]
+    found = [crop for i in ids for crop in windows(dataset, i, build.settings.drivers.size)]
+    found = [crop for crop in found if any(name == k for name, _ in crop.masks)]
+    if not found:
+        raise PipelineError(
+            f"Class {k!r} has no image with a visible defect in {' and '.join(splits)} of {dataset.root}: add images of "
+            "it, or take the class out."
+        )
+    return found
+
+
+def preview(build: Build, backbone: Backbone) -> list[np.ndarray]:
+    """What the prompt alone paints, from seeds that stay the same."""
+    settings = build.settings.stablesdg
+    seeds = range(PREVIEW_SEED, PREVIEW_SEED + PREVIEWS)
+    latents = sample_images(
+        backbone, [settings.prompt] * PREVIEWS, seeds, build.settings.drivers.size,
+        steps=settings.solver_steps, guidance=1.0, batch=PREVIEWS,
+    )  # fmt: skip
+    return list(backbone.decode(latents).numpy())
+
+
+def encoded(backbone: Backbone, images: Sequence[np.ndarray]) -> torch.Tensor:
+    """Latents (n, C, h, w) of (S, S, 3) uint8 images."""
+    return backbone.encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+
+def _latents(build: Build, backbone: Backbone) -> torch.Tensor:
+    """Of the class's train images, encoded once and for all."""
+    return encoded(backbone, [crop.image for crop in class_windows(build, ("train",))])
+
+
+def _show(build: Build, before: list[np.ndarray], after: list[np.ndarray]) -> None:
+    real = [crop.image for crop in class_windows(build, ("train",))[:PREVIEWS]]
+    captions = [name for name, row in (("real", real), ("before", before), ("after", after)) for _ in row]
+    blank = [np.full_like(after[0], 255)] * (PREVIEWS - len(real))
+    captions[len(real) : len(real)] = [""] * len(blank)
+    build.picture("all from noise", contact_sheet([*real, *blank, *before, *after], captions, columns=PREVIEWS))

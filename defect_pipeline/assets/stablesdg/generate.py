@@ -1,0 +1,77 @@
+"""Image-oriented generation (paper B §3.3): real train images of a class, noised to T' = s T, painted anew."""
+
+import json
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from defect_pipeline.assets.stablesdg.adapt import class_windows, encoded, load_adapted
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.synthesis import IMAGES, image_seed
+from defect_pipeline.diffusion.sampling import sample_images
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import contact_sheet, save_png
+from defect_pipeline.store import atomic_write
+
+TABLE = "images.json"
+SHOWN = 36
+
+
+@stage(
+    parents=("inspection_images", "token_embedding", "lora_weights"),
+    settings=lambda pipeline: (
+        pipeline.settings.stablesdg, pipeline.settings.drivers.size, pipeline.settings.synthesis.batch,
+        pipeline.settings.precision,
+    ),
+    group="stablesdg",
+    kinds={"torch", "diffusers"},
+    partitioned=True,
+    gpu=True,
+)  # fmt: skip
+def stablesdg_images(build: Build) -> None:
+    """Synthetic images of one class, each from a train image of it; resumes where it was killed."""
+    settings, dataset, folder = build.settings.stablesdg, build.dataset(), build.workdir / IMAGES
+    strength, guidance = settings.of(build.defect_class)
+    sources = class_windows(build, ("train",))
+    names = [f"{n:04d}.png" for n in range(settings.images)]
+    folder.mkdir(exist_ok=True)
+    todo = [n for n, name in enumerate(names) if not (folder / name).exists()]
+    if todo:
+        backbone = load_adapted(build)
+
+        def keep(start: int, latents: torch.Tensor) -> None:
+            for n, image in zip(todo[start:], backbone.decode(latents).numpy(), strict=False):
+                atomic_write(folder / names[n], partial(save_png, image=image))
+            build.progress(start + len(latents), len(todo))
+
+        sample_images(
+            backbone, [settings.prompt] * len(todo),
+            [image_seed(build.pipeline.seed, build.defect_class, f"stablesdg/{names[n]}") for n in todo],
+            build.settings.drivers.size, steps=settings.solver_steps, guidance=guidance,
+            batch=build.settings.synthesis.batch, strength=strength, on_batch=keep,
+            sources=encoded(backbone, [sources[n % len(sources)].image for n in todo]),
+        )  # fmt: skip
+    (build.path / IMAGES).mkdir()
+    rows = []
+    for n, name in enumerate(names):
+        (build.path / IMAGES / name).write_bytes((folder / name).read_bytes())
+        source = sources[n % len(sources)]
+        rows.append({"file": f"{IMAGES}/{name}", "source": str(dataset.images.at[source.image_id, "path"])})
+    (build.path / TABLE).write_text(json.dumps(rows))
+    build.metadata |= {"images": len(names), "sources": len(sources), "strength": strength, "guidance": guidance}
+    made = read_generated(build.path)
+    build.picture("contact sheet", contact_sheet(made[:SHOWN], columns=6))
+    pairs = [picture for n, image in enumerate(made[:12]) for picture in (sources[n % len(sources)].image, image)]
+    build.picture("beside their sources", contact_sheet(pairs, ["source", "painted"] * (len(pairs) // 2), columns=6))
+
+
+def read_rows(directory: Path) -> list[dict[str, str]]:
+    """Of each image of a `stablesdg_images` artifact its file and the image it comes from."""
+    return json.loads((directory / TABLE).read_text())
+
+
+def read_generated(directory: Path) -> list[np.ndarray]:
+    """The images of a `stablesdg_images` artifact."""
+    return [read_image(directory / row["file"]) for row in read_rows(directory)]

@@ -1,0 +1,139 @@
+"""What generated images are for: classifiers trained with and without them (paper B §4), measured on test images."""
+
+import json
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import load_file, save_file
+from torch import nn
+
+from defect_pipeline.assets.stablesdg.generate import read_generated
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.crops import windows
+from defect_pipeline.imaging.sheets import bars, contact_sheet, curve
+from defect_pipeline.recognition.classifier import build_classifier, predict_classes, train_classifier
+from defect_pipeline.store import atomic_write
+
+ARMS = ("real", "real and synthetic")
+REPORT = "recognition.json"
+CHECKPOINT_STEPS = 100
+Labelled = tuple[np.ndarray, list[int]]  # images (n, S, S, 3) uint8, and the class of each
+
+
+@stage(
+    parents=("inspection_images", "stablesdg_images"),
+    settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
+    group="stablesdg",
+    kinds={"torch", "torchvision"},
+    gpu=True,
+)
+def recognizer(build: Build) -> None:
+    """Classifiers of the defect classes, each trained on real, and on real and synthetic images, for as many steps."""
+    real = labelled(build, "train")
+    generated = [read_generated(build.parent("stablesdg_images", k).path) for k in build.classes()]
+    images = np.concatenate([real[0], *map(np.stack, generated)])
+    labels = real[1] + [k for k, part in enumerate(generated) for _ in part]
+    curves = {}
+    for name in build.settings.recognition.models:
+        for arm, data in zip(ARMS, (real, (images, labels)), strict=True):
+            model = new_classifier(build, name, build.pipeline.seed)
+            curves[f"{name}, {arm}"] = train_recognizer(build, model, f"{name} {arm}", data, seed=build.pipeline.seed)
+            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / _file(name, arm))
+    build.metadata |= {"real images": len(real[1]), "synthetic images": len(labels) - len(real[1])}
+    build.metadata["steps of each"] = build.settings.recognition.steps
+    if all(curves.values()):
+        build.picture("loss", curve(curves, "recognizer", "step", "loss"))
+
+
+def train_recognizer(
+    build: Build, model: nn.Module, name: str, data: Labelled, *, seed: int, strong: bool = False
+) -> list[tuple[float, float]]:
+    """Train a classifier in place, with checkpoints; ``name`` tells one training of a build from another. The loss
+    curve since this process began."""
+    settings, file = build.settings.recognition, build.workdir / f"{name}.pt"
+    resume = torch.load(file, weights_only=True) if file.exists() else None
+    losses: list[tuple[float, float]] = []
+    loop = train_classifier(
+        model, *data, steps=settings.steps, seed=seed, batch=settings.batch, learning_rate=settings.learning_rate,
+        strong=strong, resume=resume,
+    )  # fmt: skip
+    for state in loop:
+        if state.step % 10 == 0 or state.step == settings.steps:
+            losses.append((state.step, state.loss.item()))
+            build.progress(state.step, settings.steps, loss=losses[-1][1])
+        if state.step % CHECKPOINT_STEPS == 0 or state.step == settings.steps:
+            atomic_write(file, partial(torch.save, state.state_dict()))
+    return losses
+
+
+@dataclass(frozen=True)
+class Recognised:
+    """A classifier on the test images: accuracy, and of each class the share that was recognised."""
+
+    model: str
+    arm: str
+    accuracy: float
+    recall: dict[str, float]
+    n: int
+
+
+@stage(
+    parents=("inspection_images", "recognizer"),
+    settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
+    group="stablesdg",
+    kinds={"torch"},
+    gpu=True,
+)
+def recognition_report(build: Build) -> None:
+    """Accuracy of each classifier with and without synthetic images, on the test split, with what it got wrong."""
+    images, labels = labelled(build, "test")
+    truth, classes = np.array(labels), build.classes()
+    rows, wrong = [], []
+    for name in build.settings.recognition.models:
+        for arm in ARMS:
+            model = new_classifier(build, name, build.pipeline.seed)
+            model.load_state_dict(load_file(build.parent("recognizer").path / _file(name, arm)))
+            seen = predict_classes(model, images).argmax(axis=1)
+            recall = {k: float((seen[truth == i] == i).mean()) for i, k in enumerate(classes) if (truth == i).any()}
+            rows.append(Recognised(name, arm, float((seen == truth).mean()), recall, len(truth)))
+            wrong += [
+                (images[i], f"{classes[truth[i]]}: {classes[seen[i]]}") for i in np.flatnonzero(seen != truth)[:8]
+            ]
+            build.progress(len(rows), len(build.settings.recognition.models) * len(ARMS))
+    (build.path / REPORT).write_text(json.dumps([asdict(row) for row in rows]))
+    build.metadata["accuracy"] = [
+        {"model": row.model, "trained on": row.arm, "accuracy": row.accuracy, **row.recall, "n": row.n} for row in rows
+    ]
+    names, values = [f"{row.model}\n{row.arm}" for row in rows], [row.accuracy for row in rows]
+    errors = [float(np.sqrt(row.accuracy * (1 - row.accuracy) / row.n)) for row in rows]  # of a share
+    build.picture("accuracy", bars(names, values, errors, "accuracy on test images, with standard error"))
+    if wrong:
+        build.picture("wrong", contact_sheet([image for image, _ in wrong], [text for _, text in wrong], columns=8))
+
+
+def read_recognised(directory: Path) -> list[Recognised]:
+    """What a `recognition_report` artifact says."""
+    return [Recognised(**row) for row in json.loads((directory / REPORT).read_text())]
+
+
+def labelled(build: Build, split: str) -> Labelled:
+    """The split's images that show defects of exactly one class, as squares. Raises PipelineError without any."""
+    dataset = build.dataset()
+    crops = [crop for i in dataset.subset(split) for crop in windows(dataset, i, build.settings.drivers.size)]
+    shown = [(crop.image, {name for name, _ in crop.masks}) for crop in crops]
+    kept = [(image, dataset.categories.index(next(iter(names)))) for image, names in shown if len(names) == 1]
+    if not kept:
+        raise PipelineError(f"No {split} image under {dataset.root} shows a defect of one class: add annotated images.")
+    return np.stack([image for image, _ in kept]), [k for _, k in kept]
+
+
+def new_classifier(build: Build, name: str, seed: int) -> nn.Module:
+    return build_classifier(name, len(build.classes()), seed=seed).to(build.settings.device)
+
+
+def _file(name: str, arm: str) -> str:
+    return f"{name}, {arm}.safetensors"

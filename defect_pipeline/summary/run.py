@@ -1,0 +1,141 @@
+"""What a run of either system ends with: a row of figures for each class, the verdicts, and where to look."""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from rich.console import Console
+from rich.table import Table
+
+from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.faithfulness import read_twins
+from defect_pipeline.assets.fid import Report, whole_set
+from defect_pipeline.assets.segmentation import read_figures
+from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
+from defect_pipeline.assets.stablesdg.reports import GeneratedReport
+from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
+from defect_pipeline.automation.checks import Check, checks_of, evaluate
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.evaluation.distances import Comparison
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.store import Store
+
+
+def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
+    """Print what the store has, as far as a run came; True when all of it is there and every check passed."""
+    try:
+        dataset = open_dataset(store.current("inspection_images"))
+    except PipelineError:
+        return False
+    shown, checks, passed = SHOWN[pipeline.system], checks_of(pipeline), True
+    table = Table("class", "real train/held-out", *shown.columns, "checks")
+    for k in dataset.categories:
+        failed = [c.name for c in checks if c.partitioned and _fails(c, store, pipeline, k)]
+        passed &= not failed
+        try:
+            figures = shown.figures(store, k)
+        except PipelineError:  # the run did not come so far
+            figures = ["-"] * len(shown.columns)
+        verdict = f"[bold red]{', '.join(failed)}" if failed else "[green]passed"
+        table.add_row(k, _real(dataset, k), *figures, verdict)
+    console.print(table)
+    failed = [c.name for c in checks if not c.partitioned and _fails(c, store, pipeline, None)]
+    console.print("Checks of the whole set:", f"[bold red]{', '.join(failed)} failed" if failed else "[green]passed")
+    try:
+        shown.of_all(console, store, dataset)
+    except PipelineError:
+        return False
+    return passed and not failed
+
+
+def _real(dataset: Dataset, defect_class: str) -> str:
+    sides = dataset.images.loc[dataset.of_class(defect_class), "split"]
+    return f"{(sides == 'train').sum()} / {(sides != 'train').sum()}"
+
+
+def _fails(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> bool:
+    try:
+        return not evaluate(check, store, pipeline, partition).passed
+    except PipelineError:  # the run did not come so far
+        return True
+
+
+def _kid(found: Comparison) -> str:
+    return f"{found.kid:.3f} ({found.kid_low:.3f} … {found.kid_high:.3f})"
+
+
+# --- System A ------------------------------------------------------------------------------------------------------
+
+
+def _sadf_figures(store: Store, defect_class: str) -> list[str]:
+    verdicts = read_verdicts(store.current("sadf_accepted", defect_class).path)
+    _, twins = read_twins(store.current("faithfulness_report", defect_class).path)
+    _, copying = read_copies(store.current("copy_report", defect_class).path)
+    found = Report.read(store.current("fid_report", defect_class).path).held_out
+    floor = "-" if math.isnan(found.floor_fid) else f"{found.floor_fid:.1f} ({found.n_floor})"
+    return [
+        f"{(verdicts['reason'] == '').sum()} of {len(verdicts)}", f"{twins.ratio:.0f}x", f"{copying.copies:.0%}",
+        _kid(found), f"{found.floor_kid:.3f}", f"{found.fid:.1f}", floor,
+    ]  # fmt: skip
+
+
+def _sadf_of_all(console: Console, store: Store, dataset: Dataset) -> None:
+    fid, synthetic, real = whole_set([store.current("fid_report", k).path for k in dataset.categories])
+    console.print(f"All classes together: FID {fid:.1f} ({synthetic} accepted images, {real} held-out crops)")
+    table = Table(
+        "regime", "segm mAP", "AP50", "bbox mAP", "IoU", "HD", "strict IoU", "strict HD", "strict HD95", "n images"
+    )
+    for regime, f in read_figures(store.current("segmentation_report").path).items():
+        shown = (f.segm_map, f.segm_ap50, f.bbox_map, f.iou, f.hd, f.strict_iou, f.strict_hd, f.strict_hd95)
+        table.add_row(regime.replace("_", " "), *(f"{value:.3f}" for value in shown), str(f.n_images))
+    console.print(table)
+    sheet = store.current("sadf_coco").path / PICTURES / "contact sheet.png"
+    console.print(f"Contact sheet: {sheet}", soft_wrap=True, highlight=False)
+
+
+# --- System B ------------------------------------------------------------------------------------------------------
+
+
+def _stablesdg_figures(store: Store, defect_class: str) -> list[str]:
+    made = store.current("stablesdg_images", defect_class).metadata
+    _, copying = read_copies(store.current("stablesdg_copy_report", defect_class).path)
+    report = GeneratedReport.read(store.current("stablesdg_fid_report", defect_class).path)
+    return [
+        f"{made['strength']:g} / {made['guidance']:g}", str(made["images"]), f"{copying.copies:.0%}",
+        _kid(report.held_out), f"{report.copies.kid:.3f}", f"{report.held_out.floor_kid:.3f}", f"{report.held_out.fid:.1f}",
+    ]  # fmt: skip
+
+
+def _stablesdg_of_all(console: Console, store: Store, dataset: Dataset) -> None:
+    rows = read_recognised(store.current("recognition_report").path)
+    table = Table("classifier", *(f"trained on {arm}" for arm in ARMS), "test images", title="accuracy")
+    for model in dict.fromkeys(row.model for row in rows):
+        own = [row for row in rows if row.model == model]
+        table.add_row(model, *(f"{row.accuracy:.1%}" for row in own), str(own[0].n))
+    console.print(table)
+    for k in dataset.categories:
+        sheet = store.current("stablesdg_images", k).path / PICTURES / "contact sheet.png"
+        console.print(f"Contact sheet of {k}: {sheet}", soft_wrap=True, highlight=False)
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What is printed of a system: figures of each class under their columns, then of all classes. Both raise
+    PipelineError where the run did not come so far."""
+
+    columns: tuple[str, ...]
+    figures: Callable[[Store, str], list[str]]
+    of_all: Callable[[Console, Store, Dataset], None]
+
+
+SHOWN = {
+    "sadf": Shown(
+        ("accepted", "in mask", "copies", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)"),
+        _sadf_figures, _sadf_of_all,
+    ),
+    "stablesdg": Shown(
+        ("s / guidance", "images", "copies", "KID (95 % CI)", "KID of copies", "KID floor", "FID"),
+        _stablesdg_figures, _stablesdg_of_all,
+    ),
+}  # fmt: skip

@@ -1,0 +1,73 @@
+"""What `defect-pipeline tables` ends with: the tables of paper A on the user's own data."""
+
+import shutil
+from pathlib import Path
+
+import pandas as pd
+from rich.console import Console
+from rich.table import Table
+
+from defect_pipeline.assets.experiments.downstream import TABLES as SEGMENTOR_TABLES
+from defect_pipeline.assets.stage import PICTURES
+from defect_pipeline.store import Store
+
+TABLE_FILES = {  # of each experiment: the asset that made them, and their names
+    "segmentor": ("downstream_report", tuple(SEGMENTOR_TABLES.values())),
+    "variety": ("variety_summary", ("table_3",)),
+    "ablation": ("ablation_report", ("table_4",)),
+}
+
+
+def print_tables(console: Console, store: Store, experiment: str) -> None:
+    """Print the tables of one experiment: "segmentor" (1 and 2), "variety" (3) or "ablation" (4)."""
+    printers = {"segmentor": _segmentor_table, "variety": _variety_table, "ablation": _ablation_table}
+    asset, names = TABLE_FILES[experiment]
+    for name in names:
+        rows = pd.read_csv(store.current(asset).path / f"{name}.csv").to_dict("records")
+        console.print(printers[experiment](name, rows))
+
+
+def export_table(store: Store, experiment: str, folder: Path) -> None:
+    """Write the tables of one experiment as CSV and their pictures as PNG to a folder."""
+    folder.mkdir(parents=True, exist_ok=True)
+    asset, names = TABLE_FILES[experiment]
+    directory = store.current(asset).path
+    for name in names:
+        shutil.copyfile(directory / f"{name}.csv", folder / f"{name}.csv")
+        shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")
+
+
+def _segmentor_table(name: str, rows: list[dict]) -> Table:
+    share = next(share for share, table in SEGMENTOR_TABLES.items() if table == name)
+    title = f"{name}: {share} of the groups, {rows[0]['seeds']} seeds, {rows[0]['test images']:.0f} test images"
+    table = Table("arm", "segm mAP", "AP50", "bbox mAP", "gain over real (95 % CI)", "real images seen", title=title)
+    for row in rows:
+        figures = [f"{row[f]:.3f} ± {row[f'{f} std']:.3f}" for f in ("segm_map", "segm_ap50", "bbox_map")]
+        table.add_row(
+            row["arm"], *figures, _with_interval(row, "gain", "+.3f"),
+            f"{row['real images']:.0f} x {row['each real image seen']:.1f}",
+        )  # fmt: skip
+    return table
+
+
+def _variety_table(name: str, rows: list[dict]) -> Table:
+    table = Table("images", "L2", "L2 under masks", "mutual information", "KID", "FID", "n", title=name)
+    for row in rows:
+        figures = [_with_interval(row, f, ".3g") for f in ("l2", "l2_under_masks", "mutual_information", "kid", "fid")]
+        table.add_row(row["images"], *figures, str(row["n"]))
+    return table
+
+
+def _ablation_table(name: str, rows: list[dict]) -> Table:
+    table = Table("groups", "order", "KID", "change", "FID", "change", "n", title=f"{name}, {rows[0]['seeds']} seeds")
+    for row in rows:
+        figures = [
+            _with_interval(row, f, form)
+            for f, form in (("kid", ".3f"), ("kid change", "+.3f"), ("fid", ".1f"), ("fid change", "+.1f"))
+        ]
+        table.add_row(f"{row['share']} ({row['groups']:.0f})", row["order"], *figures, str(row["n"]))
+    return table
+
+
+def _with_interval(row: dict, figure: str, form: str) -> str:
+    return f"{row[figure]:{form}} ({row[f'{figure} low']:{form}} … {row[f'{figure} high']:{form}})"

@@ -1,0 +1,121 @@
+"""The second system's chain on a tiny backbone and a tiny component."""
+
+import shutil
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from defect_pipeline import profiles
+from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.stablesdg.adapt import EMBEDDING
+from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
+from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
+from defect_pipeline.assets.stablesdg.reports import GeneratedReport
+from defect_pipeline.assets.stage import open_dataset
+from defect_pipeline.automation.instance import open_instance
+from defect_pipeline.cli import main
+from defect_pipeline.diffusion.backbone import load_pipeline
+from defect_pipeline.diffusion.token import TOKEN
+from defect_pipeline.imaging.crops import windows
+from defect_pipeline.workplace import Workplace
+from defect_pipeline_tests.assets.test_chain import SIZE, tiny, write_component
+
+CLASSES = ("alpha", "beta")
+SETTINGS = profiles.StableSDG(
+    token_steps=2, steps=2, batch=2, images=7, solver_steps=2, per_class={"alpha": (0.01, 1.0), "beta": (1.0, 3.0)}
+)
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
+    profiles.PROFILES["tiny-b"] = replace(
+        tiny("tiny-b", tiny_backbone),
+        stablesdg=SETTINGS, recognition=profiles.Recognition(models=("squeezenet",), steps=2, batch=4),
+    )  # fmt: skip
+    base = tmp_path_factory.mktemp("stablesdg")
+    write_component(base / "data")
+    arguments = ["--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tiny-b"]
+    assert main(["run", *arguments, "--system", "stablesdg"]) == 0
+    yield Workplace.at(base / "store")
+    del profiles.PROFILES["tiny-b"]
+
+
+def test_images_come_from_train_images_alone(finished: Workplace):
+    images = open_dataset(finished.store.current("inspection_images")).images
+    for k in CLASSES:
+        made = finished.store.current("stablesdg_images", k)
+        rows = read_rows(made.path)
+        assert len(rows) == SETTINGS.images and len(read_generated(made.path)) == SETTINGS.images
+        sources = images.set_index("path").loc[sorted({row["source"] for row in rows})]
+        assert (sources["split"] == "train").all() and (sources["defect_class"] == k).all()
+        assert (made.metadata["strength"], made.metadata["guidance"]) == SETTINGS.of(k)
+
+
+def test_train_images_given_back_are_found_to_be_copies(
+    finished: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+):
+    """The fault planted: generated images that are train images, one of them in a mirror."""
+    store = shutil.copytree(finished.store_root, tmp_path / "store")
+    shutil.rmtree(store / "stablesdg_copy_report" / "alpha")
+    dataset = open_dataset(finished.store.current("inspection_images"))
+    train = [i for i in dataset.of_class("alpha") if dataset.images.at[i, "split"] == "train"]
+    given = [windows(dataset, i, SIZE)[0].image for i in train]
+    given[0] = np.ascontiguousarray(given[0][:, ::-1])
+    given = (given * SETTINGS.images)[: SETTINGS.images]
+    monkeypatch.setattr("defect_pipeline.assets.stablesdg.reports.read_generated", lambda directory: given)
+    strict = replace(profiles.PROFILES["tiny-b"], thresholds=profiles.Thresholds(kid=1e9, fid=1e9, copies=0.05))
+    monkeypatch.setitem(profiles.PROFILES, "tiny-b", strict)
+    assert main(["run", "--store", str(store)]) == 1
+    assert read_copies(Workplace.at(store).store.current("stablesdg_copy_report", "alpha").path)[1].copies == 1
+    capsys.readouterr()
+    assert main(["check", "--store", str(store)]) == 1
+    assert "generated_no_copies" in capsys.readouterr().out
+
+
+def test_copies_are_compared_beside_the_generated(finished: Workplace):
+    reports = {k: GeneratedReport.read(finished.store.current("stablesdg_fid_report", k).path) for k in CLASSES}
+    for report in reports.values():
+        assert report.held_out.n_synthetic == SETTINGS.images
+        assert report.copies.n_synthetic == report.train.n_real  # the train images themselves
+        assert report.copies.n_real == report.held_out.n_real
+
+
+def test_token_and_adapters_load_in_plain_diffusers(finished: Workplace, tiny_backbone: Path):
+    pipeline = load_pipeline(tiny_backbone)
+    pipeline.load_textual_inversion(finished.store.current("token_embedding", "alpha").path / EMBEDDING, token=TOKEN)
+    pipeline.load_lora_weights(finished.store.current("lora_weights", "alpha").path)
+    image = pipeline(SETTINGS.prompt, num_inference_steps=2, height=SIZE, width=SIZE, output_type="np").images[0]
+    assert image.shape == (SIZE, SIZE, 3) and np.isfinite(image).all()
+
+
+def test_every_classifier_is_measured_with_and_without_synthetic_images(finished: Workplace):
+    rows = read_recognised(finished.store.current("recognition_report").path)
+    assert [(row.model, row.arm) for row in rows] == [("squeezenet", arm) for arm in ARMS]
+    images = open_dataset(finished.store.current("inspection_images")).images
+    test = (images["split"] == "test") & (images["defect_class"] != "")
+    assert all(row.n == test.sum() and 0 <= row.accuracy <= 1 and set(row.recall) == set(CLASSES) for row in rows)
+    assert finished.store.current("recognizer").metadata["synthetic images"] == len(CLASSES) * SETTINGS.images
+
+
+def test_the_store_knows_its_system(finished: Workplace, capsys: pytest.CaptureFixture[str]):
+    with open_instance(finished.store_root) as instance:
+        before = instance.get_runs_count()
+    assert main(["run", "--store", str(finished.store_root)]) == 0  # nothing is stale
+    with open_instance(finished.store_root) as instance:
+        assert instance.get_runs_count() == before
+    assert "accuracy" in capsys.readouterr().out
+    assert main(["check", "--store", str(finished.store_root)]) == 0
+    printed = capsys.readouterr().out
+    assert "generated_gate" in printed and "coco_valid" not in printed
+
+
+def test_other_strength_paints_anew_without_learning_anew(finished: Workplace, monkeypatch: pytest.MonkeyPatch):
+    profile = profiles.PROFILES["tiny-b"]
+    changed = replace(SETTINGS, per_class={"alpha": (0.5, 1.0), "beta": (1.0, 3.0)})
+    monkeypatch.setitem(profiles.PROFILES, "tiny-b", replace(profile, stablesdg=changed))
+    before = {name: finished.store.current(name, "alpha").digest for name in ("lora_weights", "stablesdg_images")}
+    assert main(["run", "--store", str(finished.store_root)]) == 0
+    after = {name: finished.store.current(name, "alpha").digest for name in before}
+    assert before["lora_weights"] == after["lora_weights"] and before["stablesdg_images"] != after["stablesdg_images"]
