@@ -161,9 +161,9 @@ class StableSDG:
 
 @dataclass(frozen=True)
 class Segmentor:
-    """Mask R-CNN; every regime takes the same number of optimizer steps."""
+    """Every regime takes the same number of optimizer steps. "pixels" classifies pixels, the others are Mask R-CNN."""
 
-    backbone: Literal["efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0"
+    backbone: Literal["efficientnet-lite0-pixels", "efficientnet-lite0", "resnet50-coco"] = "efficientnet-lite0-pixels"
     weights: str = ""  # directory of COCO weights for "resnet50-coco"
     steps: int = 90  # at least
     passes: int = 9  # over the real images, at least

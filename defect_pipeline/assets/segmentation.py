@@ -1,4 +1,4 @@
-"""What the synthetic set is for: Mask R-CNN trained in three regimes (paper A §5) and measured on the test split."""
+"""What the synthetic set is for: a segmentor trained in three regimes (paper A §5) and measured on the test split."""
 
 import json
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torchvision.models.detection import MaskRCNN
+from torch import nn
 
 from defect_pipeline.assets.coco import Annotated, read_coco
 from defect_pipeline.assets.stage import Build, stage
@@ -34,7 +34,7 @@ CHECKPOINT_STEPS = 50
     gpu=True,
 )
 def segmentor(build: Build) -> None:
-    """Mask R-CNN from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
+    """A segmentor from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
     settings, dataset = build.settings.segmentor, build.dataset()
     defects, negatives = training_windows(dataset, build.settings.drivers.size)
     data = {
@@ -57,7 +57,7 @@ def segmentor(build: Build) -> None:
 
 def train_stages(
     build: Build,
-    model: MaskRCNN,
+    model: nn.Module,
     name: str,
     stages: list[tuple[str, int]],
     data: Mapping[str, Annotated],
@@ -150,14 +150,14 @@ def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
     }
 
 
-def load_segmentor(build: Build, regime: str) -> MaskRCNN:
+def load_segmentor(build: Build, regime: str) -> nn.Module:
     """The segmentor as a regime left it."""
     model = new_segmentor(build, build.pipeline.seed)
     model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
     return model
 
 
-def new_segmentor(build: Build, seed: int) -> MaskRCNN:
+def new_segmentor(build: Build, seed: int) -> nn.Module:
     """Untrained but for its backbone; its heads are drawn from the seed."""
     settings = build.settings.segmentor
     weights = Path(settings.weights) if settings.weights else None

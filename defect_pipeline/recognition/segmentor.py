@@ -1,4 +1,4 @@
-"""Mask R-CNN for few images: built on pretrained weights, trained by a generator, asked for instances.
+"""Segmentors for few images: built on pretrained weights, trained by a generator, asked for instances.
 
 Which data train it and from which weights it starts (the three regimes of paper A §5) is the caller's to compose, by
 `regime_stages`; everything else is the same in every regime. Categories are indices from 0, without a background.
@@ -27,9 +27,10 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScale
 from defect_pipeline import imagenet
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
+from defect_pipeline.recognition.pixels import PixelSegmentor
 
 Instances = Sequence[tuple[int, np.ndarray]]  # of one image: (category index, (H, W) bool mask)
-Backbone = Literal["efficientnet-lite0", "resnet50-coco"]
+Backbone = Literal["efficientnet-lite0-pixels", "efficientnet-lite0", "resnet50-coco"]
 COCO_FILE = Path(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url).name  # ends with the first digits of the file's SHA-256
 
 
@@ -39,29 +40,34 @@ COCO_FILE = Path(MaskRCNN_ResNet50_FPN_Weights.COCO_V1.url).name  # ends with th
 def build_segmentor(
     num_classes: int,
     size: int,
-    backbone: Backbone = "efficientnet-lite0",
+    backbone: Backbone = "efficientnet-lite0-pixels",
     directory: Path | None = None,
     *,
     seed: int = 0,
-) -> MaskRCNN:
-    """Mask R-CNN with pretrained weights and new heads for ``num_classes`` defect classes, drawn from ``seed``.
+) -> nn.Module:
+    """A segmentor with pretrained weights and new heads for ``num_classes`` defect classes, drawn from ``seed``.
 
-    Images are scaled to ``size`` px at their short side inside the model; predictions are in the image's own pixels.
-    "efficientnet-lite0" starts from ImageNet weights that come with the install; it is small enough for two CPU cores
-    at 128 px. "resnet50-coco" is torchvision's COCO model, read from ``directory``; its anchors begin at 32 px, so
-    small defects want a ``size`` of 512 or more. BatchNorm is frozen in both: batches of few images would spoil it.
+    "efficientnet-lite0-pixels" and "efficientnet-lite0" start from ImageNet weights that come with the install and are
+    small enough for two CPU cores at 128 px; the first classifies pixels (`PixelSegmentor`), the others are Mask R-CNN,
+    which scale images to ``size`` px at their short side. "resnet50-coco" is torchvision's COCO model, read from
+    ``directory``; its anchors begin at 32 px, so small defects want a ``size`` of 512 or more. BatchNorm is frozen in
+    all: batches of few images would spoil it. Predictions are in the image's own pixels.
 
     Raises `PipelineError` where the COCO weights are missing or not the published ones.
     """
     with torch.random.fork_rng(devices=[]):
         torch.default_generator.manual_seed(seed)
-        if backbone == "efficientnet-lite0":
+        model: nn.Module
+        if backbone == "efficientnet-lite0-pixels":
+            model = PixelSegmentor(num_classes)
+        elif backbone == "efficientnet-lite0":
             model = _efficientnet_segmentor(num_classes, size)
         elif backbone == "resnet50-coco":
             model = _coco_segmentor(num_classes, size, directory)
         else:
             raise PipelineError(
-                f"segmentor backbone {backbone!r} is unknown: choose efficientnet-lite0 or resnet50-coco"
+                f"segmentor backbone {backbone!r} is unknown: choose efficientnet-lite0-pixels, efficientnet-lite0 or "
+                "resnet50-coco"
             )
     return model.to(memory_format=torch.channels_last)
 
@@ -173,7 +179,7 @@ class SegmentorTraining:
 
 
 def train_segmentor(
-    model: MaskRCNN,
+    model: nn.Module,
     images: Sequence[np.ndarray],
     masks: Sequence[Instances],
     *,
@@ -263,8 +269,8 @@ class Prediction:
     labels: np.ndarray  # (n,) int64: category index
 
 
-def predict(model: MaskRCNN, images: Sequence[np.ndarray], *, batch: int = 16) -> list[Prediction]:
-    """Instances in each (H, W, 3) uint8 image, of any score above the model's 0.05."""
+def predict(model: nn.Module, images: Sequence[np.ndarray], *, batch: int = 16) -> list[Prediction]:
+    """Instances in each (H, W, 3) uint8 image, of any score that the model gives."""
     device = next(model.parameters()).device
     model.eval()
     predictions = []

@@ -44,11 +44,11 @@ def tensors(model: nn.Module) -> dict[str, torch.Tensor]:
 
 @pytest.fixture(scope="module")
 def fresh():
-    return build_segmentor(2, 64)
+    return build_segmentor(2, 64, "efficientnet-lite0")
 
 
 def test_overfits_four_images():
-    model = build_segmentor(2, 64)
+    model = build_segmentor(2, 64, "efficientnet-lite0")
     images, masks = drawn(4)
     losses = [state.loss.item() for state in train_segmentor(model, images, masks, steps=60, seed=0, batch=4)]
     figures = segmentation_figures(masks, predict(model, images), ["square", "bar"])
@@ -82,7 +82,7 @@ def test_training_leaves_the_callers_randomness_alone(fresh):
     torch.manual_seed(5)
     expected = torch.rand(1)
     torch.manual_seed(5)
-    build_segmentor(2, 64, seed=3)
+    build_segmentor(2, 64, "efficientnet-lite0", seed=3)
     list(train_segmentor(copy.deepcopy(fresh), images, masks, steps=1, seed=0, batch=2))
     assert torch.rand(1) == expected
 
@@ -190,7 +190,7 @@ def test_predictions_are_in_the_pixels_of_each_image(fresh):
 
 
 def test_heads_depend_on_the_seed_only():
-    a, b, c = (build_segmentor(1, 64, seed=s).roi_heads.box_head.fc6.weight for s in (0, 0, 1))
+    a, b, c = (build_segmentor(1, 64, "efficientnet-lite0", seed=s).roi_heads.box_head.fc6.weight for s in (0, 0, 1))
     assert torch.equal(a, b) and not torch.equal(a, c)
 
 

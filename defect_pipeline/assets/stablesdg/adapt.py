@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 import numpy as np
 import torch
+from safetensors.torch import load_file, save_file
 
 from defect_pipeline.assets.concept import backbone_of, describe_training, load_untouched, train
 from defect_pipeline.assets.stage import Build, Pipeline, stage
@@ -12,11 +13,13 @@ from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.lora import add_lora, load_lora, save_lora
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.diffusion.token import learnable_token, load_token, save_token
+from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, windows
 from defect_pipeline.imaging.sheets import contact_sheet
 
 EMBEDDING = "learned_embeds.safetensors"  # the name that diffusers looks for
+LINEAR = "linear.safetensors"
 PREVIEWS, PREVIEW_SEED = 6, 20_000_000
 
 
@@ -63,10 +66,16 @@ def token_embedding(build: Build) -> None:
     gpu=True,
 )  # fmt: skip
 def lora_weights(build: Build) -> None:
-    """Low-rank adapters on every attention layer, the token frozen (paper B, stage 2)."""
+    """Low-rank adapters on every attention layer, the token frozen (paper B, stage 2).
+
+    What the embedded U-Net does in closed form beside its layers, `GaussianDenoiser`, is fitted to the class as well.
+    """
     settings, backbone = build.settings.stablesdg, load_untouched(build)
     load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
     latents, before = _latents(build, backbone), preview(build, backbone)
+    if isinstance(backbone.unet, SkipUNet):
+        backbone.unet.linear.fit(latents, backbone.noising.alphas_cumprod)
+        save_file({k: v.contiguous() for k, v in backbone.unet.linear.state_dict().items()}, build.path / LINEAR)
     trainable = add_lora(backbone, settings.rank, build.pipeline.seed)
     loss_at = prompted_loss(backbone, latents, settings.prompt, batch=settings.batch)
     losses = train(build, trainable, loss_at, settings.steps, settings.learning_rate)
@@ -82,7 +91,10 @@ def load_adapted(build: Build) -> Backbone:
     """The backbone with the class's token and adapters."""
     backbone = load_untouched(build)
     load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
-    load_lora(backbone, build.parent("lora_weights").path)
+    adapters = build.parent("lora_weights").path
+    if (adapters / LINEAR).exists() and isinstance(backbone.unet, SkipUNet):
+        backbone.unet.linear.load_state_dict(load_file(adapters / LINEAR))
+    load_lora(backbone, adapters)
     return backbone
 
 
