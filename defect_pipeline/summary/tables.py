@@ -7,39 +7,28 @@ import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
-from defect_pipeline.assets.experiments.downstream import TABLES as SEGMENTOR_TABLES
 from defect_pipeline.assets.stage import PICTURES
 from defect_pipeline.store import Store
 
-TABLE_FILES = {  # of each experiment: the asset that made them, and their names
-    "segmentor": ("downstream_report", tuple(SEGMENTOR_TABLES.values())),
-    "variety": ("variety_summary", ("table_3",)),
-    "ablation": ("ablation_report", ("table_4",)),
-}
+
+def print_table(console: Console, store: Store, name: str) -> None:
+    """Print "table_1", "table_2" (segmentors), "table_3" (variety) or "table_4" (order of learning)."""
+    rows = pd.read_csv(store.current(name).path / f"{name}.csv").to_dict("records")
+    shown = {"table_3": _variety_table, "table_4": _ablation_table}.get(name, _segmentor_table)
+    console.print(shown(name, rows))
 
 
-def print_tables(console: Console, store: Store, experiment: str) -> None:
-    """Print the tables of one experiment: "segmentor" (1 and 2), "variety" (3) or "ablation" (4)."""
-    printers = {"segmentor": _segmentor_table, "variety": _variety_table, "ablation": _ablation_table}
-    asset, names = TABLE_FILES[experiment]
-    for name in names:
-        rows = pd.read_csv(store.current(asset).path / f"{name}.csv").to_dict("records")
-        console.print(printers[experiment](name, rows))
-
-
-def export_table(store: Store, experiment: str, folder: Path) -> None:
-    """Write the tables of one experiment as CSV and their pictures as PNG to a folder."""
+def export_table(store: Store, name: str, folder: Path) -> None:
+    """Write a table as CSV and its picture as PNG to a folder."""
     folder.mkdir(parents=True, exist_ok=True)
-    asset, names = TABLE_FILES[experiment]
-    directory = store.current(asset).path
-    for name in names:
-        shutil.copyfile(directory / f"{name}.csv", folder / f"{name}.csv")
-        shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")
+    directory = store.current(name).path
+    shutil.copyfile(directory / f"{name}.csv", folder / f"{name}.csv")
+    shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")
 
 
 def _segmentor_table(name: str, rows: list[dict]) -> Table:
-    share = next(share for share, table in SEGMENTOR_TABLES.items() if table == name)
-    title = f"{name}: {share} of the groups, {rows[0]['seeds']} seeds, {rows[0]['test images']:.0f} test images"
+    first = rows[0]
+    title = f"{name}: {first['groups']:.1f} groups, {first['seeds']} seeds, {first['test images']:.0f} test images"
     table = Table("arm", "segm mAP", "AP50", "bbox mAP", "gain over real (95 % CI)", "real images seen", title=title)
     for row in rows:
         figures = [f"{row[f]:.3f} ± {row[f'{f} std']:.3f}" for f in ("segm_map", "segm_ap50", "bbox_map")]

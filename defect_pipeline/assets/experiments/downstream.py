@@ -16,10 +16,10 @@ import pandas as pd
 from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
-from defect_pipeline.assets.experiments.shares import SEEDS, SHARES, Chain, chain_of, chain_settings
+from defect_pipeline.assets.experiments.shares import SEEDS, Chain, chain_of, chain_settings, keep_table, train_groups
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.io import read_image
@@ -37,39 +37,51 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training 
 }
 STRONG = "real, strongly augmented"
 RESAMPLES = 200
-TABLES = {"100%": "table_1", "10%": "table_2"}  # of each share
-FIGURES, SEEN, TABLE = "figures.json", "detections.json", "cells.csv"
+FIGURES, SEEN = "figures.json", "detections.json"
 
 
 @dataclass(frozen=True)
 class Cell:
     arm: str
-    share: str
     seed: int
 
     @property
     def key(self) -> str:
-        return f"{self.arm} ({self.share}, seed {self.seed})".replace(",", "")  # commas part keys on command lines
+        return f"{self.arm} (seed {self.seed})".replace(",", "")  # commas part keys on command lines
 
 
-CELLS = {cell.key: cell for cell in (Cell(arm, share, seed) for share, seed, arm in product(SHARES, SEEDS, ARMS))}
+CELLS = {cell.key: cell for cell in (Cell(arm, seed) for seed, arm in product(SEEDS, ARMS))}
+
+
+def _settings(pipeline: Pipeline) -> tuple:
+    return pipeline.settings.segmentor, pipeline.settings.downstream, chain_settings(pipeline)
 
 
 @stage(
-    parents=("inspection_images",),
-    settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.downstream, chain_settings(pipeline)),
-    group="experiments",
-    kinds={"torch", "coco"},
-    cells=tuple(CELLS),
-    gpu=True,
-)
-def downstream_cell(build: Build) -> None:
-    """One arm, share of the groups and seed: a segmentor, what it was trained on, and what it sees in the test images."""
+    parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
+    cells=tuple(CELLS), gpu=True,
+)  # fmt: skip
+def table_1_cell(build: Build) -> None:
+    """One arm and seed with all groups: a segmentor, what it was trained on, and what it sees in the test images."""
+    _measure(build, "100%")
+
+
+@stage(
+    parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
+    cells=tuple(CELLS), gpu=True,
+)  # fmt: skip
+def table_2_cell(build: Build) -> None:
+    """One arm and seed with a tenth of the groups: a segmentor, what it was trained on, and what it sees."""
+    _measure(build, "10%")
+
+
+def _measure(build: Build, share: str) -> None:
     cell = CELLS[build.partition or ""]
-    chain = chain_of(build, cell.share, cell.seed)
+    chain = chain_of(build, share, cell.seed)
     dataset = chain.dataset
     sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, chain)
-    model, stages = new_segmentor(build, cell.seed), _stages(build, cell)
+    steps = build.settings.downstream.steps
+    model, stages = new_segmentor(build, cell.seed), [(name, round(steps * part)) for name, part in ARMS[cell.arm]]
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
     crops = [crop for i in dataset.subset("test") for crop in windows(dataset, i, build.settings.drivers.size)]
@@ -79,15 +91,11 @@ def downstream_cell(build: Build) -> None:
     counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
     real_steps = sum(steps for name, steps in stages if name == "real")
     counts["each real image seen"] = real_steps * build.settings.segmentor.batch / counts["real images"]
+    counts["groups"] = len(train_groups(dataset))
     figures = asdict(segmentation_figures(truth, seen, dataset.categories)) | counts
     (build.path / FIGURES).write_text(json.dumps(asdict(cell) | figures))
     (build.path / SEEN).write_text(json.dumps([_packed(t, p, g) for t, p, g in zip(truth, seen, groups, strict=True)]))
     build.metadata |= {name: value for name, value in figures.items() if not isinstance(value, dict)}
-
-
-def _stages(build: Build, cell: Cell) -> list[tuple[str, int]]:
-    """The data and the optimizer steps of each training stage of an arm."""
-    return [(name, round(build.settings.downstream.steps * share)) for name, share in ARMS[cell.arm]]
 
 
 def _sources(names: set[str], chain: Chain) -> dict[str, Annotated]:
@@ -121,47 +129,49 @@ def _copy_pasted(chain: Chain) -> Annotated:
 
 
 @stage(
-    parents=("inspection_images", "downstream_cell"),
-    settings=lambda pipeline: None,
-    group="experiments",
-    kinds={"pandas"},
+    parents=("inspection_images", "table_1_cell"), settings=lambda pipeline: None, group="experiments", kinds={"pandas"}
 )
-def downstream_report(build: Build) -> None:
-    """Tables 1 and 2: each arm's figures over seeds, and what it gains over real images alone, by group bootstrap."""
-    cells, resampled = [], {}
-    for number, key in enumerate(CELLS, start=1):
-        directory = build.parent("downstream_cell", key).path
-        cells.append(json.loads((directory / FIGURES).read_text()))
+def table_1(build: Build) -> None:
+    """All groups: each arm's figures over seeds, and what it gains over real images alone, by group bootstrap."""
+    _tabulate(build, "100%")
+
+
+@stage(
+    parents=("inspection_images", "table_2_cell"), settings=lambda pipeline: None, group="experiments", kinds={"pandas"}
+)
+def table_2(build: Build) -> None:
+    """A tenth of the groups: each arm's figures over seeds, and what it gains over real images alone."""
+    _tabulate(build, "10%")
+
+
+def _tabulate(build: Build, share: str) -> None:
+    name, measured, resampled = build.stage.name, [], {}
+    for number, (key, cell) in enumerate(CELLS.items(), start=1):
+        directory = build.parent(f"{name}_cell", key).path
+        measured.append(json.loads((directory / FIGURES).read_text()))
         truth, seen, groups = _unpacked(json.loads((directory / SEEN).read_text()))
         chosen = group_resamples(groups, RESAMPLES, build.pipeline.seed)  # the same in every cell: paired
-        resampled[key] = resampled_map(truth, seen, len(build.classes()), chosen)
+        resampled[cell] = resampled_map(truth, seen, len(build.classes()), chosen)
         build.progress(number, len(CELLS))
-    pd.DataFrame(cells).drop(columns="segm_ap_by_class").to_csv(build.path / TABLE, index=False)
-    for share, name in TABLES.items():
-        table = _table(pd.DataFrame(cells), resampled, share)
-        table.to_csv(build.path / f"{name}.csv", index=False)
-        build.metadata[name] = table.round(4).to_dict("records")
-        arms, means, deviations = (table[column].tolist() for column in ("arm", "segm_map", "segm_map std"))
-        build.picture(name, bars(arms, means, deviations, f"segm mAP, {share} of the groups"))
+    cells = pd.DataFrame(measured)
+    table = _compared(cells, resampled)
+    keep_table(build, name, table, cells.drop(columns="segm_ap_by_class"))
+    arms, means, deviations = (table[column].tolist() for column in ("arm", "segm_map", "segm_map std"))
+    build.picture(name, bars(arms, means, deviations, f"segm mAP, {share} of the groups"))
 
 
-def _table(cells: pd.DataFrame, resampled: dict[str, np.ndarray], share: str) -> pd.DataFrame:
-    rows = []
+def _compared(cells: pd.DataFrame, resampled: dict[Cell, np.ndarray]) -> pd.DataFrame:
+    real, rows = cells[cells["arm"] == "real"].set_index("seed"), []
     for arm in ARMS:
-        own = cells[(cells["arm"] == arm) & (cells["share"] == share)]
+        own = cells[cells["arm"] == arm].set_index("seed")
         row: dict[str, float | str] = {"arm": arm}
         for figure in ("segm_map", "segm_ap50", "bbox_map", "iou", "hd", "strict_iou", "strict_hd95"):
             row |= {figure: own[figure].mean(), f"{figure} std": own[figure].std()}
-        differences = np.array(
-            [resampled[Cell(arm, share, s).key] - resampled[Cell("real", share, s).key] for s in SEEDS]
-        )
-        gains = (
-            own.set_index("seed")["segm_map"]
-            - cells[(cells["arm"] == "real") & (cells["share"] == share)].set_index("seed")["segm_map"]
-        )
+        gains = own["segm_map"] - real["segm_map"]
+        differences = np.array([resampled[Cell(arm, s)] - resampled[Cell("real", s)] for s in SEEDS])
         low, high = np.nanquantile(np.nanmean(differences, axis=0), (0.025, 0.975))
         row |= {"gain": gains.mean(), "gain std": gains.std(), "gain low": low, "gain high": high}
-        row |= {"each real image seen": own["each real image seen"].mean(), "real images": own["real images"].mean()}
+        row |= {name: own[name].mean() for name in ("each real image seen", "real images", "groups")}
         rows.append(row | {"seeds": len(own), "test images": own["n_images"].mean()})
     return pd.DataFrame(rows)
 

@@ -5,15 +5,14 @@ import json
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.experiments.shares import SEEDS, chain_of, chain_settings, train_groups
+from defect_pipeline.assets.experiments.shares import SEEDS, chain_of, chain_settings, keep_table, train_groups
 from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import read_variety
 from defect_pipeline.assets.stage import PICTURES, Build, stage
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import bars
 
-VARIETY_CELLS = {f"seed {seed}": seed for seed in SEEDS}
-ABLATION_CELLS = {f"seed {seed}": seed for seed in SEEDS}
+SEED_CELLS = {f"seed {seed}": seed for seed in SEEDS}
 FEW = "10%"  # of the groups: where the paper asks whether the concept helps
 ROWS = "rows.json"
 RESAMPLES = 2000
@@ -27,25 +26,25 @@ RESAMPLES = 2000
     settings=lambda pipeline: chain_settings(pipeline, "variety_report"),
     group="experiments",
     kinds={"torch", "diffusers"},
-    cells=tuple(VARIETY_CELLS),
+    cells=tuple(SEED_CELLS),
     gpu=True,
 )
-def variety_cell(build: Build) -> None:
+def table_3_cell(build: Build) -> None:
     """How different ten images of one driver are, for ten drivers of each class, with one seed and all groups."""
-    seed = VARIETY_CELLS[build.partition or ""]
+    seed = SEED_CELLS[build.partition or ""]
     made = chain_of(build, "100%", seed).make("variety_report")
     _keep(build, [{"seed": seed, "class": k, **row} for k, part in made.items() for row in read_variety(part.path)])
 
 
 @stage(
-    parents=("variety_cell",),
+    parents=("table_3_cell",),
     settings=lambda pipeline: None,
     group="experiments",
     kinds={"pandas"},
 )
-def variety_summary(build: Build) -> None:
+def table_3(build: Build) -> None:
     """Table 3: the variety of images all from noise, as shipped, and inpainted, over classes and seeds."""
-    rows = _rows(build, "variety_cell", tuple(VARIETY_CELLS))
+    rows = _rows(build, "table_3_cell", tuple(SEED_CELLS))
     figures = ("l2", "l2_under_masks", "mutual_information", "kid", "fid")
     table = pd.DataFrame(
         [
@@ -54,7 +53,7 @@ def variety_summary(build: Build) -> None:
             for name, own in rows.groupby("images", sort=False)
         ]
     )  # fmt: skip
-    _table(build, "table_3", table, rows)
+    keep_table(build, "table_3", table, rows)
     build.picture("table_3", _bars(table, "images", "l2", "L2 between ten images of a driver (grey levels)"))
 
 
@@ -66,12 +65,12 @@ def variety_summary(build: Build) -> None:
     settings=lambda pipeline: chain_settings(pipeline, "order_report"),
     group="experiments",
     kinds={"torch", "diffusers"},
-    cells=tuple(ABLATION_CELLS),
+    cells=tuple(SEED_CELLS),
     gpu=True,
 )
-def ablation_cell(build: Build) -> None:
+def table_4_cell(build: Build) -> None:
     """Condition only against concept, then condition, with a tenth of the groups and one seed."""
-    seed = ABLATION_CELLS[build.partition or ""]
+    seed = SEED_CELLS[build.partition or ""]
     chain = chain_of(build, FEW, seed)
     made = chain.make("order_report")[None]
     cell = {"seed": seed, "groups": len(train_groups(chain.dataset))}
@@ -80,14 +79,14 @@ def ablation_cell(build: Build) -> None:
 
 
 @stage(
-    parents=("ablation_cell",),
+    parents=("table_4_cell",),
     settings=lambda pipeline: None,
     group="experiments",
     kinds={"pandas"},
 )
-def ablation_report(build: Build) -> None:
+def table_4(build: Build) -> None:
     """Table 4, #1 and #2: KID and FID by order of learning, and what the concept changes, seed by seed."""
-    rows = _rows(build, "ablation_cell", tuple(ABLATION_CELLS))
+    rows = _rows(build, "table_4_cell", tuple(SEED_CELLS))
     by_cell, lines = rows.set_index(["seed", "defect_class"]), []
     for order in ORDERS:
         own, alone = (by_cell[by_cell["order"] == name] for name in (order, ORDERS[0]))
@@ -97,7 +96,7 @@ def ablation_report(build: Build) -> None:
             line |= _interval(build, own[figure], figure) | _interval(build, change, f"{figure} change")
         lines.append(line | {"n": own["n"].sum(), "groups": own["groups"].mean(), "seeds": rows["seed"].nunique()})
     table = pd.DataFrame(lines)
-    _table(build, "table_4", table, rows)
+    keep_table(build, "table_4", table, rows)
     build.picture("table_4", _bars(table, "order", "kid", "KID to held-out images, all from noise"))
 
 
@@ -121,12 +120,6 @@ def _interval(build: Build, values: pd.Series, name: str) -> dict[str, float]:
     drawn = np.random.default_rng(build.pipeline.seed).choice(values.to_numpy(), (RESAMPLES, len(values)))
     low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
     return {name: float(values.mean()), f"{name} low": float(low), f"{name} high": float(high)}
-
-
-def _table(build: Build, name: str, table: pd.DataFrame, rows: pd.DataFrame) -> None:
-    table.to_csv(build.path / f"{name}.csv", index=False)
-    rows.to_csv(build.path / "cells.csv", index=False)
-    build.metadata[name] = table.round(4).to_dict("records")
 
 
 def _bars(table: pd.DataFrame, names: str, figure: str, title: str) -> np.ndarray:

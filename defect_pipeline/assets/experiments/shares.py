@@ -77,3 +77,10 @@ def chosen_groups(dataset: Dataset, share: float, seed: int) -> set[str]:
 def _shows_defects(dataset: Dataset) -> pd.Series:
     """Which images are of the train side and show a defect."""
     return (dataset.images["split"] == "train") & (dataset.images["defect_class"] != "")
+
+
+def keep_table(build: Build, name: str, table: pd.DataFrame, cells: pd.DataFrame) -> None:
+    """Write a table and the cells behind it as CSV, and show the table in the UI."""
+    table.to_csv(build.path / f"{name}.csv", index=False)
+    cells.to_csv(build.path / "cells.csv", index=False)
+    build.metadata[name] = table.round(4).to_dict("records")
