@@ -3,20 +3,23 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
+import torch
+from safetensors.torch import load_file
 
 from defect_pipeline import profiles
 from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.stablesdg.adapt import EMBEDDING
+from defect_pipeline.assets.stablesdg.adapt import EMBEDDING, LINEAR, load_adapted
 from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
 from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
-from defect_pipeline.assets.stage import open_dataset
+from defect_pipeline.assets.stage import STAGES, materialize, open_dataset
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
-from defect_pipeline.diffusion.backbone import load_pipeline
+from defect_pipeline.diffusion.backbone import load_backbone, load_pipeline
 from defect_pipeline.diffusion.token import TOKEN
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.workplace import Workplace
@@ -119,3 +122,18 @@ def test_other_strength_paints_anew_without_learning_anew(finished: Workplace, m
     assert main(["run", "--store", str(finished.store_root)]) == 0
     after = {name: finished.store.current(name, "alpha").digest for name in before}
     assert before["lora_weights"] == after["lora_weights"] and before["stablesdg_images"] != after["stablesdg_images"]
+
+
+def test_the_embedded_backbones_linear_part_is_fitted_to_the_class(
+    finished: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+):
+    embedded = replace(profiles.PROFILES["tiny-b"], backbone=str(profiles.EMBEDDED_BACKBONE))
+    monkeypatch.setitem(profiles.PROFILES, "tiny-b", embedded)
+    place = Workplace.at(shutil.copytree(finished.store_root, tmp_path / "store"))
+    for name in ("token_embedding", "lora_weights"):
+        materialize(STAGES[name], None, place.store, place.pipeline, "alpha")
+    build = SimpleNamespace(settings=embedded, parent=lambda name: place.store.current(name, "alpha"))
+    adapted, untouched = load_adapted(build).unet.linear, load_backbone(profiles.EMBEDDED_BACKBONE).unet.linear
+    kept = load_file(place.store.current("lora_weights", "alpha").path / LINEAR)
+    assert torch.equal(adapted.moments, kept["moments"]) and not torch.allclose(untouched.moments, kept["moments"])
+    assert not (finished.store.current("lora_weights", "alpha").path / LINEAR).exists()  # the tiny one has none
