@@ -168,7 +168,7 @@ class Segmentor:
     steps: int = 90  # at least
     passes: int = 9  # over the real images, at least
     batch: int = 8
-    learning_rate: float = 1e-3
+    learning_rate: float = 3e-3
     trials: int = 4  # on real val images in the second half of the last stage; the best weights are kept. 0: the last
 
     def steps_for(self, real_images: int) -> int:
@@ -243,7 +243,7 @@ SD15 = Profile(
     synthesis=Synthesis(
         images_per_driver=15, strength=1.0, transfer=False, steps=20, guidance=7.5, defect_guidance=1.0, batch=8
     ),
-    segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000),
+    segmentor=Segmentor(backbone="resnet50-coco", weights="models/maskrcnn", steps=3000, learning_rate=1e-3),
     downstream=Downstream(steps=3000),
     stablesdg=StableSDG(
         prompt="A photo of <unknown>",

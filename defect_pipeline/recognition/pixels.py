@@ -18,6 +18,7 @@ from defect_pipeline import imagenet
 CHANNELS = (16, 24, 40, 112, 320)  # of EfficientNet-Lite0's maps, strides 2 to 32
 PROBABILITY = 0.3  # of a pixel that counts as its class: AP ranks what it is not sure of
 SMALLEST = 4  # px
+BACKGROUND = 3.0  # logit at the start: were all classes as likely, a short training would only unlearn that
 HEAVIEST = 20.0  # weight of a rare class against the background
 
 
@@ -41,6 +42,8 @@ class PixelSegmentor(nn.Module):
             for _ in CHANNELS
         )
         self.classify = nn.Conv2d(width, num_classes + 1, 1)
+        assert self.classify.bias is not None
+        self.classify.bias.data[0] = BACKGROUND
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
