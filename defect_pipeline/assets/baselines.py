@@ -21,7 +21,7 @@ def inpainted(build: Build, canvases: Canvases, seeds: Sequence[int]) -> np.ndar
     everywhere else the background stays."""
     backbone, settings = load_concept(build), build.settings.synthesis
     masks = np.stack([dilated(mask, MARGIN) for mask in canvases.masks])
-    sources = backbone.encode(torch.from_numpy(canvases.backgrounds).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
     holes = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), backbone.factor)[:, 0].to(sources.device)
     latents = sample_images(
         backbone, [condition_prompt(build, canvases.defect_class)] * len(seeds), seeds, masks.shape[1],

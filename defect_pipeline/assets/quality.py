@@ -59,8 +59,7 @@ def autoencoder_report(build: Build) -> None:
     """What the backbone's autoencoder keeps of held-out images, cut out at their own resolution: PSNR, gradient energy."""
     backbone = load_untouched(build)
     images, masks = _native_crops(build)
-    pixels = torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1
-    decoded = list(backbone.decode(backbone.encode(pixels)).numpy())
+    decoded = list(backbone.decode(backbone.encode_pixels(torch.from_numpy(np.stack(images)))).numpy())
     figures = reconstruction(images, decoded, masks)
     (build.path / REPORT).write_text(json.dumps(asdict(figures)))
     build.metadata |= asdict(figures)

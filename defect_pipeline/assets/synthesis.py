@@ -196,7 +196,7 @@ def _sampled(
     sources: torch.Tensor | None = None
     strength: torch.Tensor | float = 1.0
     if not from_noise and settings.strength < 1:
-        sources = backbone.encode(torch.from_numpy(canvases.backgrounds).permute(0, 3, 1, 2).float() / 127.5 - 1)
+        sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
         maps = np.stack([strength_map(mask, settings.strength, settings.fade) for mask in canvases.masks])
         strength = F.max_pool2d(torch.from_numpy(maps)[:, None], backbone.factor)[:, 0].to(sources.device)  # (n, h, w)
     prompt = condition_prompt(build, canvases.defect_class) if defects else concept_prompt(build)

@@ -39,7 +39,7 @@ class Examples:
     @classmethod
     def of(cls, backbone: Backbone, images: Tensor, drivers: Tensor, masks: Tensor, prompts: list[str]) -> "Examples":
         """From images and drivers (n, H, W, 3) uint8 and masks (n, H, W) bool; images are encoded once and for all."""
-        latents = backbone.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        latents = backbone.encode_pixels(images)
         factor = images.shape[1] // latents.shape[2]
         small = (
             F.max_pool2d(masks[:, None].float(), factor)[:, 0] > 0

@@ -75,6 +75,10 @@ class Backbone:
         ]
         return torch.cat(parts).float() * self.vae.config.scaling_factor
 
+    def encode_pixels(self, images: Tensor) -> Tensor:
+        """The latents of images (n, H, W, 3) uint8, as `decode` gives them."""
+        return self.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+
     @torch.no_grad()
     def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
         """Images (n, H, W, 3) uint8 on the CPU for scaled latents (n, C, h, w)."""

@@ -128,7 +128,7 @@ def preview(build: Build, backbone: Backbone) -> list[np.ndarray]:
 
 def encoded(backbone: Backbone, images: Sequence[np.ndarray]) -> torch.Tensor:
     """Latents (n, C, h, w) of (S, S, 3) uint8 images."""
-    return backbone.encode(torch.from_numpy(np.stack(images)).permute(0, 3, 1, 2).float() / 127.5 - 1)
+    return backbone.encode_pixels(torch.from_numpy(np.stack(images)))
 
 
 def _latents(build: Build, backbone: Backbone) -> torch.Tensor:
