@@ -180,7 +180,7 @@ class Segmentor:
 class Downstream:
     """The tables that compare what a segmentor gains from each kind of data; the rest is as `Segmentor` says."""
 
-    steps: int = 200  # of every arm
+    steps: int = 200  # of every arm, at least
 
 
 @dataclass(frozen=True)

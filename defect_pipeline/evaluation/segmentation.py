@@ -127,6 +127,8 @@ def _evaluation(
     ]
     with contextlib.redirect_stdout(io.StringIO()):  # pycocotools prints its progress
         evaluation = COCOeval(_coco(images, annotated, num_classes), _coco(images, detected, num_classes), kind)
+        evaluation.params.areaRng, evaluation.params.areaRngLbl = evaluation.params.areaRng[:1], ["all"]
+        evaluation.params.maxDets = [100]  # no figure for small, medium and large: a twelfth of the accumulation
         evaluation.evaluate()
     return evaluation
 
@@ -134,7 +136,7 @@ def _evaluation(
 def _accumulated(evaluation: COCOeval) -> np.ndarray:
     with contextlib.redirect_stdout(io.StringIO()):
         evaluation.accumulate()
-    return evaluation.eval["precision"][:, :, :, 0, -1]
+    return evaluation.eval["precision"][:, :, :, 0, 0]
 
 
 def resampled_map(
@@ -149,11 +151,10 @@ def resampled_map(
     left out of its mean, as COCO does.
     """
     evaluation = _evaluation(truth, detections, num_classes, "segm")
-    matched, images = evaluation.evalImgs, len(truth)  # by class, then area, then image
-    strata = len(matched) // images
+    matched, images = evaluation.evalImgs, len(truth)  # by class, then image
     found = []
     for chosen in resamples:
-        evaluation.evalImgs = [matched[stratum * images + i] for stratum in range(strata) for i in chosen]
+        evaluation.evalImgs = [matched[k * images + i] for k in range(num_classes) for i in chosen]
         evaluation.params.imgIds = evaluation._paramsEval.imgIds = list(range(len(chosen)))
         found.append(_mean(_accumulated(evaluation)))
     return np.array(found)

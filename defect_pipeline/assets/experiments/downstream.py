@@ -80,7 +80,7 @@ def _measure(build: Build, share: str) -> None:
     chain = chain_of(build, share, cell.seed)
     dataset = chain.dataset
     sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, chain)
-    steps = build.settings.downstream.steps
+    steps = max(build.settings.downstream.steps, build.settings.segmentor.steps_for(len(sources["real"][0])))
     model, stages = new_segmentor(build, cell.seed), [(name, round(steps * part)) for name, part in ARMS[cell.arm]]
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
@@ -91,6 +91,7 @@ def _measure(build: Build, share: str) -> None:
     counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
     real_steps = sum(steps for name, steps in stages if name == "real")
     counts["each real image seen"] = real_steps * build.settings.segmentor.batch / counts["real images"]
+    counts["steps"] = steps
     counts["groups"] = len(train_groups(dataset))
     figures = asdict(segmentation_figures(truth, seen, dataset.categories)) | counts
     (build.path / FIGURES).write_text(json.dumps(asdict(cell) | figures))
@@ -171,7 +172,7 @@ def _compared(cells: pd.DataFrame, resampled: dict[Cell, np.ndarray]) -> pd.Data
         differences = np.array([resampled[Cell(arm, s)] - resampled[Cell("real", s)] for s in SEEDS])
         low, high = np.nanquantile(np.nanmean(differences, axis=0), (0.025, 0.975))
         row |= {"gain": gains.mean(), "gain std": gains.std(), "gain low": low, "gain high": high}
-        row |= {name: own[name].mean() for name in ("each real image seen", "real images", "groups")}
+        row |= {name: own[name].mean() for name in ("steps", "each real image seen", "real images", "groups")}
         rows.append(row | {"seeds": len(own), "test images": own["n_images"].mean()})
     return pd.DataFrame(rows)
 
