@@ -17,7 +17,10 @@ from defect_pipeline.errors import PipelineError
 
 out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a CI's log has no width of its own
 err = Console(stderr=True)
-TABLES = ("1", "2", "3", "4")  # of paper A
+TABLES = {  # of either paper, by the names of their assets
+    "sadf": {"1": "table_1", "2": "table_2", "3": "table_3", "4": "table_4"},
+    "stablesdg": {"II": "table_ii", "VI": "table_vi", "fig9": "figure_9"},
+}
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -75,11 +78,16 @@ def _parser() -> argparse.ArgumentParser:
     tables = add(
         "tables",
         _tables,
-        "Tables 1 to 4 of paper A on the data: segmentors of every arm, variety, order of learning; hours.",
+        "The papers' tables on the data: 1 to 4 of the first system, II, VI and Fig. 9 of the second; hours.",
         place,
         settings,
     )
-    tables.add_argument("--only", action="append", choices=TABLES, help="these tables alone; may be repeated")
+    tables.add_argument(
+        "--only",
+        action="append",
+        choices=[number for own in TABLES.values() for number in own],
+        help="these alone, of either system; may be repeated (default: all of the store's system)",
+    )
     tables.add_argument("--to", type=Path, help="folder to write the tables and their pictures to")
     add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
@@ -166,12 +174,14 @@ def _quality(options: argparse.Namespace) -> int:
 
 
 def _tables(options: argparse.Namespace) -> int:
-    from defect_pipeline.automation.jobs import EXPERIMENTS, PLAN, run_everything
+    from defect_pipeline.automation.jobs import EXPERIMENTS, run_everything
     from defect_pipeline.summary.tables import export_table, print_table
 
-    chosen = [f"table_{number}" for number in TABLES if number in (options.only or TABLES)]
     with _opened(options) as (place, definitions, instance):
-        plan = (PLAN[0], *(step for name in chosen for step in EXPERIMENTS[name]))
+        wanted = options.only or TABLES[place.pipeline.system]
+        chosen = [name for own in TABLES.values() for number, name in own.items() if number in wanted]
+        steps = {name: steps for own in EXPERIMENTS.values() for name, steps in own.items()}
+        plan = tuple(dict.fromkeys(step for name in chosen for step in steps[name]))
         failures = run_everything(definitions, instance, place.store, place.pipeline, plan)
     for failure in failures:
         _say("Failed", failure)

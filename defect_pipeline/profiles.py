@@ -137,6 +137,19 @@ TABLE_I = {  # paper B: strength s and guidance of each class of NEU, found with
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """Which strengths and guidances of image-oriented generation are tried, by successive halving."""
+
+    strengths: tuple[float, ...] = (0.3, 0.5, 0.7)
+    guidances: tuple[float, ...] = (1.0, 3.0)
+    images: int = 8  # of each candidate in the first round; twice as many in the next
+
+    def __post_init__(self) -> None:
+        if len(self.strengths) * len(self.guidances) < 2 or self.images < 2:
+            raise PipelineError("Tuning needs two candidates, a strength and a guidance each, and two images of each.")
+
+
+@dataclass(frozen=True)
 class StableSDG:
     """The second system (paper B): a token and adapters for each class, images from noised real ones."""
 
@@ -150,12 +163,13 @@ class StableSDG:
     batch: int = 4
     images: int = 40  # of each class
     solver_steps: int = 8
+    tuning: Tuning | None = Tuning()  # None: as named here
     strength: float = 0.5  # s: T' = s T; of classes that `per_class` does not name
     guidance: float = 2.0
     per_class: dict[str, tuple[float, float]] = field(default_factory=dict)
 
     def of(self, defect_class: str) -> tuple[float, float]:
-        """(strength, guidance) for a class."""
+        """(strength, guidance) named for a class."""
         return self.per_class.get(defect_class, (self.strength, self.guidance))
 
 
@@ -253,6 +267,7 @@ SD15 = Profile(
         learning_rate=1e-4,
         images=1000,
         solver_steps=20,
+        tuning=None,
         guidance=7.5,
         per_class=TABLE_I,
     ),

@@ -11,7 +11,8 @@ import pandas as pd
 from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, remembering, window_settings
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
-from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
+from defect_pipeline.evaluation.copying import Fingerprints, Nearest, Thresholds, calibrate, fingerprints, nearest
+from defect_pipeline.evaluation.features import Extractor
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet
 
@@ -49,26 +50,47 @@ def copy_report(build: Build) -> None:
     report_copies(build, painted_files(painted), synthetic, crops, real)
 
 
+@dataclass(frozen=True)
+class Originals:
+    """Train pictures that others may be copies of, and from where on one of their own parts would count as one."""
+
+    extractor: Extractor
+    references: Fingerprints
+    thresholds: Thresholds
+    among: Nearest  # of each the nearest of another part
+
+    @classmethod
+    def of(cls, build: Build, crops: Sequence[Crop], pictures: Sequence[np.ndarray]) -> "Originals":
+        """Of pictures (S, S, 3) that show train ``crops``."""
+        extractor, images = extractor_of(build), build.dataset().images
+        references = fingerprints(pictures, remembering(build, extractor), turned=True)
+        groups = [str(images.at[crop.image_id, "group"]) for crop in crops]
+        return cls(extractor, references, *calibrate(references, groups))
+
+    def judge(self, pictures: Sequence[np.ndarray]) -> tuple[Nearest, np.ndarray]:
+        """The nearest original to each picture, and whether it is a copy (n,) bool."""
+        found = nearest(fingerprints(pictures, self.extractor), self.references)
+        return found, self.thresholds.copies(found)
+
+
 def report_copies(
     build: Build, names: list[str], synthetic: list[np.ndarray], crops: list[Crop], real: list[np.ndarray]
 ) -> None:
     """Hold synthetic pictures (S, S, 3) against those of train ``crops``, the ``real`` ones, and fill the artifact."""
-    dataset, extractor = build.dataset(), extractor_of(build)
-    references = fingerprints(real, remembering(build, extractor), turned=True)
+    dataset, known = build.dataset(), Originals.of(build, crops, real)
     build.progress(1, 2)
-    thresholds, among = calibrate(references, [str(dataset.images.at[crop.image_id, "group"]) for crop in crops])
-    found = nearest(fingerprints(synthetic, extractor), references)
+    found, copies = known.judge(synthetic)
     build.progress(2, 2)
     table = pd.DataFrame(
         {
-            "image": names, "copy": thresholds.copies(found),
+            "image": names, "copy": copies,
             "feature_distance": found.feature_distance, "hash_distance": found.hash_distance,
             "nearest": [str(dataset.images.at[crops[k].image_id, "path"]) for k in found.feature_index],
         }
     )  # fmt: skip
     report = Copying(
-        float(table["copy"].mean()), thresholds.feature, thresholds.hash, float(np.median(found.feature_distance)),
-        float(np.median(among.feature_distance)), len(synthetic), len(real),
+        float(table["copy"].mean()), known.thresholds.feature, known.thresholds.hash,
+        float(np.median(found.feature_distance)), float(np.median(known.among.feature_distance)), len(synthetic), len(real),
     )  # fmt: skip
     table.to_parquet(build.path / TABLE)
     (build.path / REPORT).write_text(json.dumps(asdict(report)))

@@ -78,6 +78,26 @@ def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float],
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def heat_map(
+    values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], title: str
+) -> np.ndarray:
+    """Values (r, c) as colours, the smaller the brighter, each under its text; RGB uint8, 90 px a cell and its margins."""
+    figure = Figure(figsize=(1.6 + 1.1 * len(columns), 1.0 + 0.9 * len(rows)), dpi=100, layout="constrained")
+    canvas = FigureCanvasAgg(figure)
+    axes = figure.subplots()
+    axes.imshow(values, cmap="viridis_r", aspect="auto")
+    middle = (np.nanmin(values) + np.nanmax(values)) / 2
+    for r, line in enumerate(texts):
+        for c, text in enumerate(line):
+            ink = "white" if values[r, c] > middle else "black"
+            axes.text(c, r, text, ha="center", va="center", fontsize="small", color=ink)
+    axes.set_xticks(range(len(columns)), columns)
+    axes.set_yticks(range(len(rows)), rows)
+    axes.set(title=title)
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def save_png(path: Path, image: np.ndarray) -> None:
     """Writes a (H, W, 3) RGB or (H, W) grey uint8 array. Raises PipelineError when the file cannot be written."""
     _write(path, _encoded(image, ".png"))

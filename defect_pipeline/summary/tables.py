@@ -1,4 +1,4 @@
-"""What `defect-pipeline tables` ends with: the tables of paper A on the user's own data."""
+"""What `defect-pipeline tables` ends with: the papers' tables on the user's own data."""
 
 import shutil
 from pathlib import Path
@@ -12,10 +12,9 @@ from defect_pipeline.store import Store
 
 
 def print_table(console: Console, store: Store, name: str) -> None:
-    """Print "table_1", "table_2" (segmentors), "table_3" (variety) or "table_4" (order of learning)."""
+    """Print the table that an asset of this name made."""
     rows = pd.read_csv(store.current(name).path / f"{name}.csv").to_dict("records")
-    shown = {"table_3": _variety_table, "table_4": _ablation_table}.get(name, _segmentor_table)
-    console.print(shown(name, rows))
+    console.print(TABLES[name](name, rows))
 
 
 def export_table(store: Store, name: str, folder: Path) -> None:
@@ -66,5 +65,38 @@ def _ablation_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
+def _adaptation_table(name: str, rows: list[dict]) -> Table:
+    title = f"{name}: mean of {rows[0]['classes']} classes, to held-out images, {rows[0]['extractor']}"
+    table = Table("learned", "images", "KID", "FID", "copies", "nearest train image", "n", title=title)
+    for row in rows:
+        table.add_row(
+            row["learned"], row["images"], _with_interval(row, "kid", ".3f"), _with_interval(row, "fid", ".1f"),
+            f"{row['copies']:.0%}", f"{row['distance']:.3f}", str(row["n"]),
+        )  # fmt: skip
+    return table
+
+
+def _recognition_table(name: str, rows: list[dict]) -> Table:
+    title = f"{name}: {rows[0]['seeds']} seeds, {rows[0]['n']:.0f} test images"
+    table = Table("train groups", "classifier", "arm", "accuracy", "gain over real (95 % CI)", "images", title=title)
+    for row in rows:
+        table.add_row(
+            row["share"], row["model"], row["arm"], f"{row['accuracy']:.1%} ± {row['accuracy std']:.1%}",
+            _with_interval(row, "gain", "+.3f"), f"{row['real images']:.0f} + {row['synthetic images']:.0f}",
+        )  # fmt: skip
+    return table
+
+
 def _with_interval(row: dict, figure: str, form: str) -> str:
     return f"{row[figure]:{form}} ({row[f'{figure} low']:{form}} … {row[f'{figure} high']:{form}})"
+
+
+TABLES = {
+    "table_1": _segmentor_table,
+    "table_2": _segmentor_table,
+    "table_3": _variety_table,
+    "table_4": _ablation_table,
+    "table_ii": _adaptation_table,
+    "table_vi": _recognition_table,
+    "figure_9": _recognition_table,
+}

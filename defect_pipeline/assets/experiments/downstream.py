@@ -16,7 +16,8 @@ import pandas as pd
 from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
-from defect_pipeline.assets.experiments.shares import SEEDS, Chain, chain_of, chain_settings, keep_table, train_groups
+from defect_pipeline.assets.experiments.rows import keep_table
+from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, Chain, chain_of, chain_settings, train_groups
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
 from defect_pipeline.assets.stage import Build, Pipeline, stage
@@ -54,7 +55,7 @@ CELLS = {cell.key: cell for cell in (Cell(arm, seed) for seed, arm in product(SE
 
 
 def _settings(pipeline: Pipeline) -> tuple:
-    return pipeline.settings.segmentor, pipeline.settings.downstream, chain_settings(pipeline)
+    return pipeline.settings.segmentor, pipeline.settings.downstream, chain_settings(pipeline, *CHAIN)
 
 
 @stage(

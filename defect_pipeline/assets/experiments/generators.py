@@ -1,21 +1,16 @@
 """What the generator itself is worth over seeds: paper A, Table 3 (variety) and Table 4 (concept before condition)."""
 
-import json
-
-import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.experiments.shares import SEEDS, chain_of, chain_settings, keep_table, train_groups
+from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of
+from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, chain_of, chain_settings, train_groups
 from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import read_variety
 from defect_pipeline.assets.stage import PICTURES, Build, stage
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.sheets import bars
 
 SEED_CELLS = {f"seed {seed}": seed for seed in SEEDS}
 FEW = "10%"  # of the groups: where the paper asks whether the concept helps
-ROWS = "rows.json"
-RESAMPLES = 2000
 
 
 # --- Table 3 -------------------------------------------------------------------------------------------------------
@@ -23,7 +18,7 @@ RESAMPLES = 2000
 
 @stage(
     parents=("inspection_images",),
-    settings=lambda pipeline: chain_settings(pipeline, "variety_report"),
+    settings=lambda pipeline: chain_settings(pipeline, *CHAIN, "variety_report"),
     group="experiments",
     kinds={"torch", "diffusers"},
     cells=tuple(SEED_CELLS),
@@ -33,7 +28,7 @@ def table_3_cell(build: Build) -> None:
     """How different ten images of one driver are, for ten drivers of each class, with one seed and all groups."""
     seed = SEED_CELLS[build.partition or ""]
     made = chain_of(build, "100%", seed).make("variety_report")
-    _keep(build, [{"seed": seed, "class": k, **row} for k, part in made.items() for row in read_variety(part.path)])
+    keep_rows(build, [{"seed": seed, "class": k, **row} for k, part in made.items() for row in read_variety(part.path)])
 
 
 @stage(
@@ -44,17 +39,17 @@ def table_3_cell(build: Build) -> None:
 )
 def table_3(build: Build) -> None:
     """Table 3: the variety of images all from noise, as shipped, and inpainted, over classes and seeds."""
-    rows = _rows(build, "table_3_cell", tuple(SEED_CELLS))
+    rows = rows_of(build, "table_3_cell", tuple(SEED_CELLS))
     figures = ("l2", "l2_under_masks", "mutual_information", "kid", "fid")
     table = pd.DataFrame(
         [
-            {"images": name} | {k: v for f in figures for k, v in _interval(build, own[f], f).items()}
+            {"images": name} | {k: v for f in figures for k, v in interval(build, own[f], f).items()}
             | {"n": own["n"].sum(), "seeds": own["seed"].nunique()}
             for name, own in rows.groupby("images", sort=False)
         ]
     )  # fmt: skip
     keep_table(build, "table_3", table, rows)
-    build.picture("table_3", _bars(table, "images", "l2", "L2 between ten images of a driver (grey levels)"))
+    build.picture("table_3", bars_of(table, "images", "l2", "L2 between ten images of a driver (grey levels)"))
 
 
 # --- Table 4 -------------------------------------------------------------------------------------------------------
@@ -62,7 +57,7 @@ def table_3(build: Build) -> None:
 
 @stage(
     parents=("inspection_images",),
-    settings=lambda pipeline: chain_settings(pipeline, "order_report"),
+    settings=lambda pipeline: chain_settings(pipeline, *CHAIN, "order_report"),
     group="experiments",
     kinds={"torch", "diffusers"},
     cells=tuple(SEED_CELLS),
@@ -74,7 +69,7 @@ def table_4_cell(build: Build) -> None:
     chain = chain_of(build, FEW, seed)
     made = chain.make("order_report")[None]
     cell = {"seed": seed, "groups": len(train_groups(chain.dataset))}
-    _keep(build, [{**cell, **vars(part)} for part in read_order(made.path)])
+    keep_rows(build, [{**cell, **vars(part)} for part in read_order(made.path)])
     build.picture("images", read_image(made.path / PICTURES / "images.png"))
 
 
@@ -86,42 +81,15 @@ def table_4_cell(build: Build) -> None:
 )
 def table_4(build: Build) -> None:
     """Table 4, #1 and #2: KID and FID by order of learning, and what the concept changes, seed by seed."""
-    rows = _rows(build, "table_4_cell", tuple(SEED_CELLS))
+    rows = rows_of(build, "table_4_cell", tuple(SEED_CELLS))
     by_cell, lines = rows.set_index(["seed", "defect_class"]), []
     for order in ORDERS:
         own, alone = (by_cell[by_cell["order"] == name] for name in (order, ORDERS[0]))
         line: dict[str, float | str] = {"order": order}
         for figure in ("kid", "fid"):
             change = own[figure] - alone[figure]
-            line |= _interval(build, own[figure], figure) | _interval(build, change, f"{figure} change")
+            line |= interval(build, own[figure], figure) | interval(build, change, f"{figure} change")
         lines.append(line | {"n": own["n"].sum(), "groups": own["groups"].mean(), "seeds": rows["seed"].nunique()})
     table = pd.DataFrame(lines)
     keep_table(build, "table_4", table, rows)
-    build.picture("table_4", _bars(table, "order", "kid", "KID to held-out images, all from noise"))
-
-
-# --- Shared --------------------------------------------------------------------------------------------------------
-
-
-def _keep(build: Build, rows: list[dict]) -> None:
-    (build.path / ROWS).write_text(json.dumps(rows))
-    build.metadata["rows"] = rows
-
-
-def _rows(build: Build, asset: str, cells: tuple[str, ...]) -> pd.DataFrame:
-    """The rows of all cells."""
-    return pd.DataFrame(
-        [row for cell in cells for row in json.loads((build.parent(asset, cell).path / ROWS).read_text())]
-    )
-
-
-def _interval(build: Build, values: pd.Series, name: str) -> dict[str, float]:
-    """The mean and its 95 % interval by bootstrap over classes and seeds, each pair one value."""
-    drawn = np.random.default_rng(build.pipeline.seed).choice(values.to_numpy(), (RESAMPLES, len(values)))
-    low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
-    return {name: float(values.mean()), f"{name} low": float(low), f"{name} high": float(high)}
-
-
-def _bars(table: pd.DataFrame, names: str, figure: str, title: str) -> np.ndarray:
-    errors = (table[f"{figure} high"] - table[f"{figure} low"]) / 2
-    return bars(table[names].tolist(), table[figure].tolist(), errors.tolist(), title)
+    build.picture("table_4", bars_of(table, "order", "kid", "KID to held-out images, all from noise"))

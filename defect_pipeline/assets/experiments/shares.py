@@ -9,16 +9,18 @@ from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, mater
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.store import Artifact, Store, digest_of
 
-SHARES, SEEDS = {"10%": 0.1, "100%": 1.0}, (0, 1, 2)
+SHARES = {"10%": 0.1, "40%": 0.4, "60%": 0.6, "80%": 0.8, "100%": 1.0}  # of the annotated train groups
+SEEDS = (0, 1, 2)
 CHAIN = (
     "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights", "sadf_images",
     "faithfulness_report", "copy_report", "sadf_accepted", "fid_report", "sadf_coco",
 )  # fmt: skip
+SECOND = ("token_embedding", "lora_weights", "strength_and_guidance", "stablesdg_images")  # the second system's
 
 
-def chain_settings(pipeline: Pipeline, *more: str) -> list[tuple[str, Any]]:
-    """What the chain, and ``more`` stages made after it, depend on."""
-    return [(STAGES[name].version, STAGES[name].settings(pipeline)) for name in (*CHAIN, *more)]
+def chain_settings(pipeline: Pipeline, *stages: str) -> list[tuple[str, Any]]:
+    """What a chain of these stages depends on."""
+    return [(STAGES[name].version, STAGES[name].settings(pipeline)) for name in stages]
 
 
 class Chain:
@@ -38,9 +40,9 @@ class Chain:
         return open_dataset(self.store.current("inspection_images"))
 
 
-def chain_of(build: Build, share: str, seed: int) -> Chain:
-    """The chain up to the joined set, from the share of the train groups alone, in a store of its own; the first
-    experiment that asks for it makes it."""
+def chain_of(build: Build, share: str, seed: int, stages: tuple[str, ...] = CHAIN) -> Chain:
+    """A chain of ``stages``, from the share of the train groups alone, in a store of its own; the first experiment that
+    asks for it makes it."""
     store = Store(root=str(build.store.cache("experiments") / digest_of(share, seed)))
     known, dataset = build.parent("inspection_images"), build.dataset()
     digest = digest_of(content(known), share, seed)
@@ -52,7 +54,7 @@ def chain_of(build: Build, share: str, seed: int) -> Chain:
             dataset.with_columns(split=dataset.images["split"].mask(unused, "unused")).save(draft.path)
             draft.metadata |= {"root": known.metadata["root"], "content": digest}
     chain = Chain(build, store, build.pipeline.model_copy(update={"seed": seed}))
-    for name in CHAIN:
+    for name in stages:
         chain.make(name)
     return chain
 
@@ -77,10 +79,3 @@ def chosen_groups(dataset: Dataset, share: float, seed: int) -> set[str]:
 def _shows_defects(dataset: Dataset) -> pd.Series:
     """Which images are of the train side and show a defect."""
     return (dataset.images["split"] == "train") & (dataset.images["defect_class"] != "")
-
-
-def keep_table(build: Build, name: str, table: pd.DataFrame, cells: pd.DataFrame) -> None:
-    """Write a table and the cells behind it as CSV, and show the table in the UI."""
-    table.to_csv(build.path / f"{name}.csv", index=False)
-    cells.to_csv(build.path / "cells.csv", index=False)
-    build.metadata[name] = table.round(4).to_dict("records")

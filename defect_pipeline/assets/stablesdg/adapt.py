@@ -1,6 +1,6 @@
 """What a class looks like, in two stages (paper B §3.1, §3.2): a token's embedding, then low-rank adapters."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
@@ -8,6 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from defect_pipeline.assets.concept import backbone_of, describe_training, load_untouched, train
 from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.synthesis import image_seed
 from defect_pipeline.diffusion.adapters import prompted_loss
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.lora import add_lora, load_lora, save_lora
@@ -43,7 +44,7 @@ def _sampled_with(pipeline: Pipeline) -> tuple:
 def token_embedding(build: Build) -> None:
     """A word for the class: one row of the vocabulary learns, nothing else (paper B, stage 1)."""
     settings, backbone = build.settings.stablesdg, load_untouched(build)
-    latents = _latents(build, backbone)
+    latents = train_latents(build, backbone)
     with learnable_token(backbone, settings.like) as row:
         before = preview(build, backbone)
         loss_at = prompted_loss(backbone, latents, settings.prompt, batch=settings.batch)
@@ -72,19 +73,32 @@ def lora_weights(build: Build) -> None:
     """
     settings, backbone = build.settings.stablesdg, load_untouched(build)
     load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
-    latents, before = _latents(build, backbone), preview(build, backbone)
+    latents, before = train_latents(build, backbone), preview(build, backbone)
+    trainable, losses = learn_adapters(build, backbone, latents, settings.prompt)
     if isinstance(backbone.unet, SkipUNet):
-        backbone.unet.linear.fit(latents, backbone.noising.alphas_cumprod)
         save_file({k: v.contiguous() for k, v in backbone.unet.linear.state_dict().items()}, build.path / LINEAR)
-    trainable = add_lora(backbone, settings.rank, build.pipeline.seed)
-    loss_at = prompted_loss(backbone, latents, settings.prompt, batch=settings.batch)
-    losses = train(build, trainable, loss_at, settings.steps, settings.learning_rate)
     save_lora(backbone, build.path)
     describe_training(build, losses, settings.steps)
-    build.metadata |= {
-        "train images": len(latents), "rank": settings.rank, "parameters": sum(p.numel() for p in trainable),
-    }  # fmt: skip
+    build.metadata |= {"train images": len(latents), "rank": settings.rank, "parameters": trainable}
     _show(build, before, preview(build, backbone))
+
+
+def learn_adapters(
+    build: Build, backbone: Backbone, latents: torch.Tensor, prompt: str, *, name: str = "checkpoint"
+) -> tuple[int, list[tuple[float, float]]]:
+    """Give the backbone adapters and train them on the latents; how many numbers learned, and the loss curve."""
+    settings = build.settings.stablesdg
+    fit_linear(backbone, latents)
+    trainable = add_lora(backbone, settings.rank, build.pipeline.seed)
+    loss_at = prompted_loss(backbone, latents, prompt, batch=settings.batch)
+    losses = train(build, trainable, loss_at, settings.steps, settings.learning_rate, name=name)
+    return sum(p.numel() for p in trainable), losses
+
+
+def fit_linear(backbone: Backbone, latents: torch.Tensor) -> None:
+    """Fit what the embedded U-Net does in closed form to the latents; other backbones have no such part."""
+    if isinstance(backbone.unet, SkipUNet):
+        backbone.unet.linear.fit(latents, backbone.noising.alphas_cumprod)
 
 
 def load_adapted(build: Build) -> Backbone:
@@ -126,14 +140,51 @@ def preview(build: Build, backbone: Backbone) -> list[np.ndarray]:
     return list(backbone.decode(latents).numpy())
 
 
-def encoded(backbone: Backbone, images: Sequence[np.ndarray]) -> torch.Tensor:
+def painted_with(pipeline: Pipeline) -> tuple:
+    """What `image_oriented` depends on beside the weights and what it is given."""
+    settings = pipeline.settings
+    return settings.drivers.size, settings.stablesdg.solver_steps, settings.synthesis.batch, settings.precision
+
+
+def image_oriented(
+    build: Build,
+    backbone: Backbone,
+    sources: Sequence[np.ndarray],
+    names: Sequence[str],
+    strength: float,
+    guidance: float,
+    *,
+    prompt: str | None = None,
+    on_batch: Callable[[int, np.ndarray], None] = lambda *_: None,
+) -> np.ndarray:
+    """Images (n, S, S, 3) uint8 of the class, each from its source, noised to T' = ``strength`` T (paper B §3.3).
+
+    An image of one name has the same noise whatever its strength, so candidates differ in nothing else.
+    ``on_batch(start, images)`` is called after each batch.
+    """
+    settings, parts = build.settings.stablesdg, []
+
+    def decode(start: int, latents: torch.Tensor) -> None:
+        parts.append(backbone.decode(latents).numpy())
+        on_batch(start, parts[-1])
+
+    sample_images(
+        backbone, [prompt or settings.prompt] * len(names),
+        [image_seed(build.pipeline.seed, build.defect_class, f"stablesdg/{name}") for name in names],
+        build.settings.drivers.size, steps=settings.solver_steps, guidance=guidance,
+        batch=build.settings.synthesis.batch, strength=strength, sources=_encoded(backbone, sources), on_batch=decode,
+    )  # fmt: skip
+    return np.concatenate(parts)
+
+
+def _encoded(backbone: Backbone, images: Sequence[np.ndarray]) -> torch.Tensor:
     """Latents (n, C, h, w) of (S, S, 3) uint8 images."""
     return backbone.encode_pixels(torch.from_numpy(np.stack(images)))
 
 
-def _latents(build: Build, backbone: Backbone) -> torch.Tensor:
+def train_latents(build: Build, backbone: Backbone) -> torch.Tensor:
     """Of the class's train images, encoded once and for all."""
-    return encoded(backbone, [crop.image for crop in class_windows(build, ("train",))])
+    return _encoded(backbone, [crop.image for crop in class_windows(build, ("train",))])
 
 
 def _show(build: Build, before: list[np.ndarray], after: list[np.ndarray]) -> None:

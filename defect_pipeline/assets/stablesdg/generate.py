@@ -5,12 +5,11 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 
-from defect_pipeline.assets.stablesdg.adapt import class_windows, encoded, load_adapted
+from defect_pipeline.assets.stablesdg.adapt import class_windows, image_oriented, load_adapted, painted_with
+from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.assets.synthesis import IMAGES, image_seed
-from defect_pipeline.diffusion.sampling import sample_images
+from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
 from defect_pipeline.store import atomic_write
@@ -20,10 +19,9 @@ SHOWN = 36
 
 
 @stage(
-    parents=("inspection_images", "token_embedding", "lora_weights"),
+    parents=("inspection_images", "token_embedding", "lora_weights", "strength_and_guidance"),
     settings=lambda pipeline: (
-        pipeline.settings.stablesdg, pipeline.settings.drivers.size, pipeline.settings.synthesis.batch,
-        pipeline.settings.precision,
+        pipeline.settings.stablesdg.images, pipeline.settings.stablesdg.prompt, *painted_with(pipeline)
     ),
     group="stablesdg",
     kinds={"torch", "diffusers"},
@@ -33,7 +31,7 @@ SHOWN = 36
 def stablesdg_images(build: Build) -> None:
     """Synthetic images of one class, each from a train image of it; resumes where it was killed."""
     settings, dataset, folder = build.settings.stablesdg, build.dataset(), build.workdir / IMAGES
-    strength, guidance = settings.of(build.defect_class)
+    chosen = Choice.read(build.parent("strength_and_guidance").path)
     sources = class_windows(build, ("train",))
     names = [f"{n:04d}.png" for n in range(settings.images)]
     folder.mkdir(exist_ok=True)
@@ -41,18 +39,13 @@ def stablesdg_images(build: Build) -> None:
     if todo:
         backbone = load_adapted(build)
 
-        def keep(start: int, latents: torch.Tensor) -> None:
-            for n, image in zip(todo[start:], backbone.decode(latents).numpy(), strict=False):
+        def keep(start: int, images: np.ndarray) -> None:
+            for n, image in zip(todo[start:], images, strict=False):
                 atomic_write(folder / names[n], partial(save_png, image=image))
-            build.progress(start + len(latents), len(todo))
+            build.progress(start + len(images), len(todo))
 
-        sample_images(
-            backbone, [settings.prompt] * len(todo),
-            [image_seed(build.pipeline.seed, build.defect_class, f"stablesdg/{names[n]}") for n in todo],
-            build.settings.drivers.size, steps=settings.solver_steps, guidance=guidance,
-            batch=build.settings.synthesis.batch, strength=strength, on_batch=keep,
-            sources=encoded(backbone, [sources[n % len(sources)].image for n in todo]),
-        )  # fmt: skip
+        given = [sources[n % len(sources)].image for n in todo]
+        image_oriented(build, backbone, given, [names[n] for n in todo], *chosen, on_batch=keep)
     (build.path / IMAGES).mkdir()
     rows = []
     for n, name in enumerate(names):
@@ -60,7 +53,7 @@ def stablesdg_images(build: Build) -> None:
         source = sources[n % len(sources)]
         rows.append({"file": f"{IMAGES}/{name}", "source": str(dataset.images.at[source.image_id, "path"])})
     (build.path / TABLE).write_text(json.dumps(rows))
-    build.metadata |= {"images": len(names), "sources": len(sources), "strength": strength, "guidance": guidance}
+    build.metadata |= {"images": len(names), "sources": len(sources)} | chosen._asdict()
     made = read_generated(build.path)
     build.picture("contact sheet", contact_sheet(made[:SHOWN], columns=6))
     pairs = [picture for n, image in enumerate(made[:12]) for picture in (sources[n % len(sources)].image, image)]

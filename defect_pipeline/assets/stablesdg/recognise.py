@@ -1,6 +1,7 @@
 """What generated images are for: classifiers trained with and without them (paper B §4), measured on test images."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -14,6 +15,7 @@ from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import windows
+from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.sheets import bars, contact_sheet, curve
 from defect_pipeline.recognition.classifier import build_classifier, predict_classes, train_classifier
 from defect_pipeline.store import atomic_write
@@ -33,17 +35,15 @@ Labelled = tuple[np.ndarray, list[int]]  # images (n, S, S, 3) uint8, and the cl
 )
 def recognizer(build: Build) -> None:
     """Classifiers of the defect classes, each trained on real, and on real and synthetic images, for as many steps."""
-    real = labelled(build, "train")
-    generated = [read_generated(build.parent("stablesdg_images", k).path) for k in build.classes()]
-    images = np.concatenate([real[0], *map(np.stack, generated)])
-    labels = real[1] + [k for k, part in enumerate(generated) for _ in part]
+    real = labelled(build.dataset(), "train", build.settings.drivers.size)
+    both = with_generated(real, [read_generated(build.parent("stablesdg_images", k).path) for k in build.classes()])
     curves = {}
     for name in build.settings.recognition.models:
-        for arm, data in zip(ARMS, (real, (images, labels)), strict=True):
+        for arm, data in zip(ARMS, (real, both), strict=True):
             model = new_classifier(build, name, build.pipeline.seed)
             curves[f"{name}, {arm}"] = train_recognizer(build, model, f"{name} {arm}", data, seed=build.pipeline.seed)
             save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / _file(name, arm))
-    build.metadata |= {"real images": len(real[1]), "synthetic images": len(labels) - len(real[1])}
+    build.metadata |= {"real images": len(real[1]), "synthetic images": len(both[1]) - len(real[1])}
     build.metadata["steps of each"] = build.settings.recognition.steps
     if all(curves.values()):
         build.picture("loss", curve(curves, "recognizer", "step", "loss"))
@@ -90,16 +90,15 @@ class Recognised:
 )
 def recognition_report(build: Build) -> None:
     """Accuracy of each classifier with and without synthetic images, on the test split, with what it got wrong."""
-    images, labels = labelled(build, "test")
+    images, labels = labelled(build.dataset(), "test", build.settings.drivers.size)
     truth, classes = np.array(labels), build.classes()
     rows, wrong = [], []
     for name in build.settings.recognition.models:
         for arm in ARMS:
             model = new_classifier(build, name, build.pipeline.seed)
             model.load_state_dict(load_file(build.parent("recognizer").path / _file(name, arm)))
-            seen = predict_classes(model, images).argmax(axis=1)
-            recall = {k: float((seen[truth == i] == i).mean()) for i, k in enumerate(classes) if (truth == i).any()}
-            rows.append(Recognised(name, arm, float((seen == truth).mean()), recall, len(truth)))
+            row, seen = recognised(name, arm, model, images, truth, classes)
+            rows.append(row)
             wrong += [
                 (images[i], f"{classes[truth[i]]}: {classes[seen[i]]}") for i in np.flatnonzero(seen != truth)[:8]
             ]
@@ -120,15 +119,34 @@ def read_recognised(directory: Path) -> list[Recognised]:
     return [Recognised(**row) for row in json.loads((directory / REPORT).read_text())]
 
 
-def labelled(build: Build, split: str) -> Labelled:
-    """The split's images that show defects of exactly one class, as squares. Raises PipelineError without any."""
-    dataset = build.dataset()
-    crops = [crop for i in dataset.subset(split) for crop in windows(dataset, i, build.settings.drivers.size)]
+def recognised(
+    name: str, arm: str, model: nn.Module, images: np.ndarray, truth: np.ndarray, classes: Sequence[str]
+) -> tuple[Recognised, np.ndarray]:
+    """What a classifier makes of images (n, S, S, 3) of classes ``truth`` (n,), and the class it sees in each (n,)."""
+    seen = predict_classes(model, images).argmax(axis=1)
+    recall = {k: float((seen[truth == i] == i).mean()) for i, k in enumerate(classes) if (truth == i).any()}
+    return Recognised(name, arm, float((seen == truth).mean()), recall, len(truth)), seen
+
+
+def labelled(dataset: Dataset, split: str, size: int) -> Labelled:
+    """The split's images that show defects of exactly one class, as squares of ``size`` px.
+
+    Raises PipelineError without any.
+    """
+    crops = [crop for i in dataset.subset(split) for crop in windows(dataset, i, size)]
     shown = [(crop.image, {name for name, _ in crop.masks}) for crop in crops]
     kept = [(image, dataset.categories.index(next(iter(names)))) for image, names in shown if len(names) == 1]
     if not kept:
         raise PipelineError(f"No {split} image under {dataset.root} shows a defect of one class: add annotated images.")
     return np.stack([image for image, _ in kept]), [k for _, k in kept]
+
+
+def with_generated(real: Labelled, generated: Sequence[Sequence[np.ndarray]]) -> Labelled:
+    """Real images and those generated of each class, in the order of the classes."""
+    return (
+        np.concatenate([real[0], *map(np.stack, generated)]),
+        real[1] + [k for k, part in enumerate(generated) for _ in part],
+    )
 
 
 def new_classifier(build: Build, name: str, seed: int) -> nn.Module:

@@ -12,22 +12,31 @@ from safetensors.torch import load_file
 
 from defect_pipeline import profiles
 from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.stablesdg.adapt import EMBEDDING, LINEAR, load_adapted
+from defect_pipeline.assets.stablesdg import tune
+from defect_pipeline.assets.stablesdg.adapt import EMBEDDING, LINEAR, class_windows, load_adapted
 from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
 from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
+from defect_pipeline.assets.stablesdg.tune import Choice, read_tried
 from defect_pipeline.assets.stage import STAGES, materialize, open_dataset
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
 from defect_pipeline.diffusion.backbone import load_backbone, load_pipeline
 from defect_pipeline.diffusion.token import TOKEN
+from defect_pipeline.evaluation.copying import Thresholds
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import SIZE, tiny, write_component
 
 CLASSES = ("alpha", "beta")
 SETTINGS = profiles.StableSDG(
-    token_steps=2, steps=2, batch=2, images=7, solver_steps=2, per_class={"alpha": (0.01, 1.0), "beta": (1.0, 3.0)}
+    token_steps=2,
+    steps=2,
+    batch=2,
+    images=7,
+    solver_steps=2,
+    tuning=None,
+    per_class={"alpha": (0.01, 1.0), "beta": (1.0, 3.0)},
 )
 
 
@@ -122,6 +131,50 @@ def test_other_strength_paints_anew_without_learning_anew(finished: Workplace, m
     assert main(["run", "--store", str(finished.store_root)]) == 0
     after = {name: finished.store.current(name, "alpha").digest for name in before}
     assert before["lora_weights"] == after["lora_weights"] and before["stablesdg_images"] != after["stablesdg_images"]
+
+
+def test_tuning_halves_the_candidates_and_shuns_copies(finished: Workplace, monkeypatch: pytest.MonkeyPatch):
+    """The fault planted: s = 0.1 hands the sources back, which would be the nearest of all."""
+    paint = tune.image_oriented
+
+    def planted(build, backbone, sources, names, strength, guidance):
+        return np.stack(sources) if strength == 0.1 else paint(build, backbone, sources, names, strength, guidance)
+
+    monkeypatch.setattr(tune, "image_oriented", planted)
+    tuning = profiles.Tuning(strengths=(0.1, 0.8, 1.0), guidances=(1.0, 2.0), images=3)
+    tuned = replace(
+        profiles.PROFILES["tiny-b"],
+        stablesdg=replace(SETTINGS, tuning=tuning), thresholds=profiles.Thresholds(kid=1e9, fid=1e9, copies=0.5),
+    )  # fmt: skip
+    monkeypatch.setitem(profiles.PROFILES, "tiny-b", tuned)
+    # the component's parts are all alike, so that one of another part is as near as a copy: tell them apart by hand
+    limits = Thresholds(feature=1e-3, hash=0)
+    monkeypatch.setattr("defect_pipeline.assets.copying.calibrate", lambda references, groups: (limits, None))
+    made, _ = materialize(STAGES["strength_and_guidance"], None, finished.store, finished.pipeline, "alpha")
+    tried = read_tried(made.path)
+    assert [(one.round, one.n) for one in tried] == [(0, 3)] * 6 + [(1, 6)] * 3 + [(2, 12)] * 2
+    assert {one.copies for one in tried if one.strength == 0.1} == {1.0}
+    first = tried[:6]
+    assert {one.strength for one in first[:2]} == {0.1}  # last in rank, whatever their KID
+    assert first[0].kid == first[0].kid_of_copies
+    assert [one.kid for one in first[2:]] == sorted((one.kid for one in first[2:]), reverse=True)
+    assert Choice.read(made.path) == Choice(tried[-1].strength, tried[-1].guidance)
+    assert {picture.stem for picture in (made.path / "pictures").iterdir()} == {"strength and guidance", "candidates"}
+    images, _ = materialize(STAGES["stablesdg_images"], None, finished.store, finished.pipeline, "alpha")
+    assert images.metadata["strength"] == tried[-1].strength
+
+
+def test_sources_and_judges_of_the_tuning_share_no_part_and_are_of_the_train_side(finished: Workplace):
+    dataset = open_dataset(finished.store.current("inspection_images"))
+    build = SimpleNamespace(
+        dataset=lambda: dataset, defect_class="alpha", settings=profiles.PROFILES["tiny-b"], pipeline=finished.pipeline
+    )
+    sources, judges = (
+        dataset.images.loc[[crop.image_id for crop in side]]
+        for side in tune._halves(build, class_windows(build, ("train",)))
+    )
+    assert set(sources["split"]) | set(judges["split"]) == {"train"}
+    assert not set(sources["group"]) & set(judges["group"]) and len(sources) and len(judges)
 
 
 def test_the_embedded_backbones_linear_part_is_fitted_to_the_class(

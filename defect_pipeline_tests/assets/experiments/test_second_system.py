@@ -1,0 +1,127 @@
+"""The second system's tables on a tiny component, with two seeds."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from defect_pipeline import profiles
+from defect_pipeline.assets.experiments import adaptation, recognition
+from defect_pipeline.assets.experiments.adaptation import ADAPTED, UNCHANGED, WAYS
+from defect_pipeline.assets.experiments.recognition import ARMS, FEW, MORE, REAL, SYNTHETIC
+from defect_pipeline.assets.stage import STAGES, open_dataset
+from defect_pipeline.cli import main
+from defect_pipeline.store import Store
+from defect_pipeline.workplace import Workplace
+from defect_pipeline_tests.assets.test_chain import tiny, write_component
+
+CLASSES = ("alpha", "beta")
+SEEDS = (0, 1)
+IMAGES = 3
+
+
+@pytest.fixture(scope="module")
+def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
+    profiles.PROFILES["tables-b"] = replace(
+        tiny("tables-b", tiny_backbone),
+        stablesdg=profiles.StableSDG(token_steps=2, steps=2, batch=2, images=IMAGES, solver_steps=2, tuning=None),
+        recognition=profiles.Recognition(models=("squeezenet",), steps=2, batch=4),
+    )
+    base = tmp_path_factory.mktemp("tables-b")
+    write_component(base / "data")
+    arguments = ["--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tables-b"]
+    few, more = (
+        {key: cell for key, cell in cells.items() if cell[1] in SEEDS and cell[0] != MORE[0]}
+        for cells in (recognition.FEW_CELLS, recognition.MORE_CELLS)
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(recognition, "FEW_CELLS", few)
+        patch.setattr(recognition, "MORE_CELLS", more)
+        for name, own in (("table_vi", few), ("figure_9", more)):
+            patch.setitem(STAGES, f"{name}_cell", replace(STAGES[f"{name}_cell"], cells=tuple(own)))
+        assert main(["tables", *arguments, "--system", "stablesdg", "--to", str(base / "out")]) == 0
+        yield Workplace.at(base / "store"), base / "out"
+    del profiles.PROFILES["tables-b"]
+
+
+def test_every_stage_is_judged_from_noise_and_from_real_images(finished: tuple[Workplace, Path]):
+    table = pd.read_csv(finished[1] / "table_ii.csv")
+    wanted = [UNCHANGED, *((learned, way) for learned in ADAPTED for way in WAYS)]
+    assert list(zip(table["learned"], table["images"], strict=True)) == wanted
+    assert (table["classes"] == len(CLASSES)).all() and (table["n"][1:] == len(CLASSES) * IMAGES).all()
+    assert table["kid"].nunique() == len(table)  # no two trainings gave the same images
+    assert (table["kid low"] <= table["kid"]).all() and (table["kid"] <= table["kid high"]).all()
+    assert (finished[1] / "table_ii.png").stat().st_size > 2000
+
+
+def test_what_learned_is_what_the_row_says(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
+    """The token alone leaves both networks as they are; all parameters move them, adapters do so in attention alone."""
+    place, _ = finished
+    untouched = adaptation.load_untouched(_build(place)).unet.state_dict()
+    changed = {}
+    for learned, adapted in ADAPTED.items():
+        backbone, prompt = adapted(_build(place))
+        now = backbone.unet.state_dict()
+        changed[learned] = {
+            name.replace(".base_layer", "")
+            for name, value in now.items()
+            if ("lora_" in name and value.any())
+            or not np.array_equal(value, untouched.get(name.replace(".base_layer", ""), value))
+        }
+        assert ("<unknown>" in prompt) == ("token" in learned) and ("alpha" in prompt) != ("token" in learned)
+    assert not changed["token"]
+    assert changed["adapters"] and all(".attn" in name for name in changed["adapters"])
+    assert any("conv" in name for name in changed["all parameters"])
+
+
+def test_classifiers_and_generators_see_the_share_alone(finished: tuple[Workplace, Path]):
+    place, _ = finished
+    whole = open_dataset(place.store.current("inspection_images")).images
+    stores = [Store(root=str(path)) for path in sorted(place.store.cache("experiments").iterdir())]
+    assert len(stores) == len(SEEDS) * 2  # shares
+    sides = [open_dataset(store.current("inspection_images")).images["split"] for store in stores]
+    assert all((side[whole["split"] != "train"] == whole["split"][whole["split"] != "train"]).all() for side in sides)
+    assert min((side == "train").sum() for side in sides) < (whole["split"] == "train").sum()
+    cells = pd.read_csv(place.store.current("figure_9").path / "cells.csv")
+    assert sorted(set(cells["real images"])) == sorted(
+        {
+            int(
+                (
+                    open_dataset(s.current("inspection_images")).images.query("split == 'train'")["defect_class"] != ""
+                ).sum()
+            )
+            for s in stores
+        }
+    )
+    synthetic = cells.set_index("arm")["synthetic images"]
+    assert (synthetic[SYNTHETIC] == len(CLASSES) * IMAGES).all() and (synthetic[REAL] == 0).all()
+
+
+def test_gains_are_paired_by_seed(finished: tuple[Workplace, Path]):
+    for name, shares in (("table_vi", [FEW]), ("figure_9", [FEW, MORE[1]])):
+        table = pd.read_csv(finished[1] / f"{name}.csv")
+        assert table["share"].unique().tolist() == shares and table["arm"].tolist() == list(ARMS) * len(shares)
+        assert (table["seeds"] == len(SEEDS)).all() and table["accuracy"].between(0, 1).all()
+        real = table[table["arm"] == REAL].set_index("share")["accuracy"]
+        assert np.allclose(table["gain"], table["accuracy"] - table["share"].map(real))
+
+
+def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(recognition, "train_recognizer", None)  # would raise if it were called
+    monkeypatch.setattr(adaptation, "image_oriented", None)
+    assert main(["tables", "--store", str(finished[0].store_root)]) == 0
+
+
+def _build(place: Workplace):
+    from types import SimpleNamespace
+
+    profile = profiles.PROFILES["tables-b"]
+    work = place.store.cache("test")
+    work.mkdir(parents=True, exist_ok=True)
+    return SimpleNamespace(
+        settings=profile, pipeline=place.pipeline, defect_class="alpha", workdir=work,
+        dataset=lambda: open_dataset(place.store.current("inspection_images")),
+        parent=lambda name: place.store.current(name, "alpha"), progress=lambda *a, **k: None,
+    )  # fmt: skip
