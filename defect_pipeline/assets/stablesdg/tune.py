@@ -125,7 +125,10 @@ def _halving(
             names = [f"tuning/{i}" for i in range(len(known), n)]
             new = image_oriented(build, backbone, given[len(known) :], names, *candidate)
             painted[candidate] = images = np.concatenate([known, new])
-            kid, copies = kernel_distance(real, extractor.features(images)), float(originals.judge(images)[1].mean())
+            kid, copies = (
+                kernel_distance(real, extractor.features(images)),
+                float(originals.judge(list(images))[1].mean()),
+            )
             ranked.append(Tried(*candidate, number, n, kid, of_copies, copies))
             build.progress(place, len(candidates), round=number, kid=kid, copies=copies)
         allowed = build.settings.thresholds.copies
@@ -149,10 +152,8 @@ def _show(build: Build, tried: list[Tried], painted: dict[Choice, np.ndarray]) -
     labels = ([f"s = {s:g}" for s in strengths], [f"guidance {w:g}" for w in guidances])
     title = f"{build.defect_class}: KID, copies {tried[-1].kid_of_copies:.3f}"
     build.picture("strength and guidance", heat_map(values, texts, *labels, title))
+    shown = min(SHOWN, *map(len, painted.values()))
     rows = [
-        (image, f"s {c.strength:g}, guidance {c.guidance:g}") for c, own in painted.items() for image in own[:SHOWN]
+        (image, f"s {c.strength:g}, guidance {c.guidance:g}") for c, own in painted.items() for image in own[:shown]
     ]
-    build.picture(
-        "candidates",
-        contact_sheet(*map(list, zip(*rows, strict=True)), columns=min(SHOWN, build.settings.stablesdg.tuning.images)),
-    )
+    build.picture("candidates", contact_sheet(*map(list, zip(*rows, strict=True)), columns=shown))
