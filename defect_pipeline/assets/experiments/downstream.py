@@ -35,7 +35,9 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training 
     "synthetic": (("synthetic", 1.0),),
     "synthetic unfiltered, then real": (("synthetic unfiltered", 0.5), ("real", 0.5)),
     "synthetic, then real": (("synthetic", 0.5), ("real", 0.5)),
+    "synthetic mixed with real": (("mixed", 1.0),),
 }
+OF_REAL = {"real": 1.0, "mixed": 0.5}  # share of a source's images
 STRONG = "real, strongly augmented"
 RESAMPLES = 200
 FIGURES, SEEN = "figures.json", "detections.json"
@@ -90,7 +92,7 @@ def _measure(build: Build, share: str) -> None:
     seen = predict(model, [crop.image for crop in crops])
     groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
     counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
-    real_steps = sum(steps for name, steps in stages if name == "real")
+    real_steps = sum(steps * OF_REAL.get(name, 0) for name, steps in stages)
     counts["each real image seen"] = real_steps * build.settings.segmentor.batch / counts["real images"]
     counts["steps"] = steps
     counts["groups"] = len(train_groups(dataset))
@@ -110,7 +112,17 @@ def _sources(names: set[str], chain: Chain) -> dict[str, Annotated]:
         "synthetic": lambda: read_coco(joint, dataset.categories),
         "synthetic unfiltered": lambda: read_coco(joint, dataset.categories, UNFILTERED),
     }
-    return {name: joined(kinds[name](), negatives) for name in sorted(names)}
+    sources = {name: joined(made(), negatives) for name, made in kinds.items() if name in names}
+    if "mixed" in names:
+        real, synthetic = sources["real"], joined(kinds["synthetic"](), negatives)
+        sources["mixed"] = joined(synthetic, _repeated(real, len(synthetic[0])))
+    return sources
+
+
+def _repeated(data: Annotated, n: int) -> Annotated:
+    """n images: all of them over and over."""
+    images, instances = data
+    return [images[i % len(images)] for i in range(n)], [instances[i % len(images)] for i in range(n)]
 
 
 def _copy_pasted(chain: Chain) -> Annotated:

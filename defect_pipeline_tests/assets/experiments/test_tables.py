@@ -1,8 +1,9 @@
-"""The tables on a tiny component, with five arms and two seeds: what each cell has and has not seen."""
+"""The tables on a tiny component, with six arms and two seeds: what each cell has and has not seen."""
 
 import json
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -20,7 +21,7 @@ from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import tiny, write_component
 
-SOME_ARMS = ("real", STRONG, "copy-paste, then real", "synthetic", "synthetic, then real")
+SOME_ARMS = ("real", STRONG, "copy-paste, then real", "synthetic", "synthetic, then real", "synthetic mixed with real")
 SOME_SEEDS = (0, 1)
 
 
@@ -62,8 +63,27 @@ def test_arms_take_equal_steps_and_what_they_saw_is_counted(finished: tuple[Work
         seen = cells.set_index(["arm", "seed"])["each real image seen"]
         assert seen["synthetic"].eq(0).all()
         assert np.allclose(seen["real"], 2 * seen["synthetic, then real"])
+        assert np.allclose(seen["real"], 2 * seen["synthetic mixed with real"])
         real_images[name] = cells["real images"]
     assert real_images["table_2"].max() < real_images["table_1"].min()
+
+
+def test_half_of_a_mixed_source_is_real(monkeypatch: pytest.MonkeyPatch):
+    """Every real image as often as any other, whatever the number of synthetic ones."""
+
+    def images(value: int, n: int):
+        return [np.full((4, 4, 3), value + i, np.uint8) for i in range(n)], [[] for _ in range(n)]
+
+    current = SimpleNamespace(current=lambda name: SimpleNamespace(path=None))
+    chain = SimpleNamespace(
+        dataset=SimpleNamespace(categories=()), store=current,
+        pipeline=SimpleNamespace(settings=SimpleNamespace(drivers=SimpleNamespace(size=4))),
+    )  # fmt: skip
+    monkeypatch.setattr(downstream, "training_windows", lambda dataset, size: (images(0, 2), images(100, 1)))
+    monkeypatch.setattr(downstream, "read_coco", lambda *_: images(200, 8))
+    mixed, _ = downstream._sources({"real", "mixed"}, chain)["mixed"]
+    values = [int(image[0, 0, 0]) for image in mixed]
+    assert values[:9] == [*range(200, 208), 100] and sorted(values[9:]) == [0, 0, 0, 1, 1, 1, 100, 100, 100]
 
 
 def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: tuple[Workplace, Path]):
