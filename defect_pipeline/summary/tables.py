@@ -67,10 +67,11 @@ def _ablation_table(name: str, rows: list[dict]) -> Table:
 
 def _adaptation_table(name: str, rows: list[dict]) -> Table:
     title = f"{name}: mean of {rows[0]['classes']} classes, to held-out images, {rows[0]['extractor']}"
-    table = Table("learned", "images", "KID", "FID", "copies", "nearest train image", "n", title=title)
+    keys = list(rows[0])[: list(rows[0]).index("kid")]
+    table = Table(*keys, "KID", "FID", "copies", "nearest train image", "n", title=title)
     for row in rows:
         table.add_row(
-            row["learned"], row["images"], _with_interval(row, "kid", ".3f"), _with_interval(row, "fid", ".1f"),
+            *(str(row[key]) for key in keys), _with_interval(row, "kid", ".3f"), _with_interval(row, "fid", ".1f"),
             f"{row['copies']:.0%}", f"{row['distance']:.3f}", str(row["n"]),
         )  # fmt: skip
     return table
@@ -97,6 +98,8 @@ TABLES = {
     "table_3": _variety_table,
     "table_4": _ablation_table,
     "table_ii": _adaptation_table,
+    "table_iii": _adaptation_table,
+    "table_iv": _adaptation_table,
     "table_vi": _recognition_table,
     "figure_9": _recognition_table,
 }

@@ -1,7 +1,13 @@
-"""Which stage of the second system brings what: paper B, Table II, on every class of the data."""
+"""What the second system owes to its stages, its prompt, its strength and guidance: paper B, Tables II, III and IV.
+
+Every cell paints images of one class in several ways, and judges each against held-out images; a table is the mean over
+the classes.
+"""
 
 from collections.abc import Callable
+from itertools import product
 
+import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.concept import backbone_of, load_untouched, train
@@ -14,6 +20,7 @@ from defect_pipeline.assets.stablesdg.adapt import (
     fit_linear,
     image_oriented,
     learn_adapters,
+    learn_token,
     load_adapted,
     painted_with,
     train_latents,
@@ -24,11 +31,16 @@ from defect_pipeline.diffusion.adapters import prompted_loss
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.token import TOKEN, load_token
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
-from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.imaging.sheets import contact_sheet, heat_map
 
+ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
+LEARNED, IMAGES, PROMPT, STRENGTH, GUIDANCE = "learned", "images", "prompt", "strength", "guidance"
 WAYS = ("from noise", "image-oriented")
 UNCHANGED = ("nothing", "train images, unchanged")
+PROMPTS = ("<unknown>", "A photo of <unknown>", "an image of a <unknown>", "a surface with <unknown>, close up")
+GRID = ((0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 2.0, 4.0, 8.0))
 SHOWN = 6
+Painted = dict[tuple, list[np.ndarray]]  # images (S, S, 3) uint8 by what tells them from others
 
 
 def _settings(pipeline: Pipeline) -> tuple:
@@ -39,46 +51,26 @@ def _settings(pipeline: Pipeline) -> tuple:
     )  # fmt: skip
 
 
+# --- Table II ------------------------------------------------------------------------------------------------------
+
+
 @stage(
-    parents=("inspection_images", "token_embedding", "lora_weights", "strength_and_guidance"),
-    settings=_settings,
-    group="experiments",
-    kinds={"torch", "diffusers", "peft"},
-    partitioned=True,
-    gpu=True,
-)
+    parents=(*ADAPTED_FROM, "strength_and_guidance"), settings=_settings, group="experiments",
+    kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
+)  # fmt: skip
 def table_ii_cell(build: Build) -> None:
     """Images of one class after token, adapters, both, or a training of all parameters; from noise and from real images.
 
     All adaptations take as many steps as the adapters do. The train images themselves stand beside them.
     """
-    n, chosen = build.settings.stablesdg.images, Choice.read(build.parent("strength_and_guidance").path)
-    crops = class_windows(build, ("train",))
-    sources, names = [crops[i % len(crops)].image for i in range(n)], [f"{i:04d}.png" for i in range(n)]
-    extractor, originals = extractor_of(build), Originals.of(build, crops, [crop.image for crop in crops])
-    real = remembering(build, extractor).features([crop.image for crop in class_windows(build, HELD_OUT)])
-    pictures = {UNCHANGED: [crop.image for crop in crops]}
+    chosen, crops = Choice.read(build.parent("strength_and_guidance").path), class_windows(build, ("train",))
+    painted: Painted = {UNCHANGED: [crop.image for crop in crops]}
     for learned, adapted in ADAPTED.items():
         backbone, prompt = adapted(build)
         for way, strength in zip(WAYS, (1.0, chosen.strength), strict=True):
-            pictures[learned, way] = list(
-                image_oriented(build, backbone, sources, names, strength, chosen.guidance, prompt=prompt)
-            )
-            build.progress(len(pictures) - 1, len(ADAPTED) * len(WAYS))
-    rows = []
-    for (learned, way), images in pictures.items():
-        features, (found, copies) = extractor.features(images), originals.judge(images)
-        rows.append(
-            {
-                "class": build.defect_class, "learned": learned, "images": way,
-                "kid": kernel_distance(real, features), "fid": frechet_distance(real, features),
-                "copies": float(copies.mean()), "distance": float(found.feature_distance.mean()),
-                "n": len(images), "n real": len(real), "extractor": extractor.name,
-            }
-        )  # fmt: skip
-    keep_rows(build, rows)
-    shown = [(image, f"{learned}, {way}") for (learned, way), images in pictures.items() for image in images[:SHOWN]]
-    build.picture("images", contact_sheet(*map(list, zip(*shown, strict=True)), columns=SHOWN))
+            painted[learned, way] = _paint(build, backbone, Choice(strength, chosen.guidance), prompt)
+            build.progress(len(painted) - 1, len(ADAPTED) * len(WAYS))
+    _judge(build, (LEARNED, IMAGES), painted)
 
 
 @stage(
@@ -89,22 +81,9 @@ def table_ii_cell(build: Build) -> None:
 )
 def table_ii(build: Build) -> None:
     """Paper B, Table II: KID, FID and copies by what was learned and what the images started from, over classes."""
-    rows = rows_of(build, "table_ii_cell", build.classes())
-    table = pd.DataFrame(
-        [
-            {"learned": learned, "images": way}
-            | {k: v for figure in ("kid", "fid") for k, v in interval(build, own[figure], figure).items()}
-            | {"copies": own["copies"].mean(), "distance": own["distance"].mean(), "n": own["n"].sum()}
-            | {"classes": len(own), "extractor": own["extractor"].iloc[0]}
-            for (learned, way), own in rows.groupby(["learned", "images"], sort=False)
-        ]
-    )
-    keep_table(build, "table_ii", table, rows)
-    named = table.assign(row=table["learned"] + ", " + table["images"])
+    table = _over_classes(build, (LEARNED, IMAGES))
+    named = table.assign(row=table[LEARNED] + ", " + table[IMAGES])
     build.picture("table_ii", bars_of(named, "row", "kid", "KID to held-out images"))
-
-
-# --- What is learned -----------------------------------------------------------------------------------------------
 
 
 def _token(build: Build) -> tuple[Backbone, str]:
@@ -148,3 +127,120 @@ ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {
     "token and adapters": _both,
     "all parameters": _all_parameters,
 }
+
+
+# --- Table III -----------------------------------------------------------------------------------------------------
+
+
+@stage(
+    parents=("inspection_images", "strength_and_guidance"), settings=_settings, group="experiments",
+    kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
+)  # fmt: skip
+def table_iii_cell(build: Build) -> None:
+    """Images of one class by the words around the token, in which token and adapters were learned."""
+    chosen = Choice.read(build.parent("strength_and_guidance").path)
+    painted: Painted = {}
+    for number, prompt in enumerate(PROMPTS):
+        backbone = load_untouched(build)
+        latents = train_latents(build, backbone)
+        learn_token(build, backbone, latents, prompt, name=f"token {number}")
+        learn_adapters(build, backbone, latents, prompt, name=f"adapters {number}")
+        painted[(prompt,)] = _paint(build, backbone, chosen, prompt)
+        build.progress(len(painted), len(PROMPTS))
+    _judge(build, (PROMPT,), painted)
+
+
+@stage(
+    parents=("inspection_images", "table_iii_cell"),
+    settings=lambda pipeline: None,
+    group="experiments",
+    kinds={"pandas"},
+)
+def table_iii(build: Build) -> None:
+    """Paper B, Table III: KID, FID and copies by prompt, over classes."""
+    table = _over_classes(build, (PROMPT,))
+    build.picture("table_iii", bars_of(table, PROMPT, "kid", "KID to held-out images"))
+
+
+# --- Table IV ------------------------------------------------------------------------------------------------------
+
+
+@stage(
+    parents=ADAPTED_FROM, settings=_settings, group="experiments",
+    kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
+)  # fmt: skip
+def table_iv_cell(build: Build) -> None:
+    """Images of one class for every strength and guidance of a grid, from the same noise and sources."""
+    backbone = load_adapted(build)
+    painted: Painted = {}
+    for choice in product(*GRID):
+        painted[choice] = _paint(build, backbone, Choice(*choice), build.settings.stablesdg.prompt)
+        build.progress(len(painted), len(GRID[0]) * len(GRID[1]))
+    _judge(build, (STRENGTH, GUIDANCE), painted)
+
+
+@stage(
+    parents=("inspection_images", "table_iv_cell"),
+    settings=lambda pipeline: None,
+    group="experiments",
+    kinds={"pandas"},
+)
+def table_iv(build: Build) -> None:
+    """Paper B, Table IV: KID, FID and copies by strength and guidance, over classes, as a heat map."""
+    table = _over_classes(build, (STRENGTH, GUIDANCE))
+    kid, copies = (table.pivot(index=STRENGTH, columns=GUIDANCE, values=figure) for figure in ("kid", "copies"))
+    texts = [
+        [f"{k:.3f}\n{c:.0%} copies" for k, c in zip(*rows, strict=True)]
+        for rows in zip(kid.to_numpy(), copies.to_numpy(), strict=True)
+    ]
+    labels = [f"s = {s:g}" for s in kid.index], [f"guidance {w:g}" for w in kid.columns]
+    build.picture("table_iv", heat_map(kid.to_numpy(), texts, *labels, "KID to held-out images"))
+
+
+# --- Shared --------------------------------------------------------------------------------------------------------
+
+
+def _paint(build: Build, backbone: Backbone, chosen: Choice, prompt: str) -> list[np.ndarray]:
+    """As many images as the profile asks for, from train images in turn and the same noise whatever is compared."""
+    crops, n = class_windows(build, ("train",)), build.settings.stablesdg.images
+    sources, names = [crops[i % len(crops)].image for i in range(n)], [f"{i:04d}.png" for i in range(n)]
+    return list(image_oriented(build, backbone, sources, names, *chosen, prompt=prompt))
+
+
+def _judge(build: Build, keys: tuple[str, ...], painted: Painted) -> None:
+    """Keep a row of figures for each way of painting, named by its values for ``keys``, and show some images of each."""
+    crops, extractor = class_windows(build, ("train",)), extractor_of(build)
+    originals = Originals.of(build, crops, [crop.image for crop in crops])
+    real = remembering(build, extractor).features([crop.image for crop in class_windows(build, HELD_OUT)])
+    rows = []
+    for values, images in painted.items():
+        features, (found, copies) = extractor.features(images), originals.judge(list(images))
+        rows.append(
+            {
+                "class": build.defect_class, **dict(zip(keys, values, strict=True)),
+                "kid": kernel_distance(real, features), "fid": frechet_distance(real, features),
+                "copies": float(copies.mean()), "distance": float(found.feature_distance.mean()),
+                "n": len(images), "n real": len(real), "extractor": extractor.name,
+            }
+        )  # fmt: skip
+    keep_rows(build, rows)
+    shown = min(SHOWN, *map(len, painted.values()))
+    captioned = [(image, ", ".join(map(str, values))) for values, images in painted.items() for image in images[:shown]]
+    build.picture("images", contact_sheet(*map(list, zip(*captioned, strict=True)), columns=shown))
+
+
+def _over_classes(build: Build, keys: tuple[str, ...]) -> pd.DataFrame:
+    """The mean over the classes of every way of painting, kept as the table of the build's name."""
+    name = build.stage.name
+    rows = rows_of(build, f"{name}_cell", build.classes())
+    table = pd.DataFrame(
+        [
+            dict(zip(keys, values, strict=True))
+            | {k: v for figure in ("kid", "fid") for k, v in interval(build, own[figure], figure).items()}
+            | {"copies": own["copies"].mean(), "distance": own["distance"].mean(), "n": own["n"].sum()}
+            | {"classes": len(own), "extractor": own["extractor"].iloc[0]}
+            for values, own in rows.groupby(list(keys), sort=False)
+        ]
+    )
+    keep_table(build, name, table, rows)
+    return table

@@ -13,7 +13,7 @@ from defect_pipeline.diffusion.adapters import prompted_loss
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.lora import add_lora, load_lora, save_lora
 from defect_pipeline.diffusion.sampling import sample_images
-from defect_pipeline.diffusion.token import learnable_token, load_token, save_token
+from defect_pipeline.diffusion.token import TOKEN, learnable_token, load_token, save_token
 from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, windows
@@ -45,10 +45,8 @@ def token_embedding(build: Build) -> None:
     """A word for the class: one row of the vocabulary learns, nothing else (paper B, stage 1)."""
     settings, backbone = build.settings.stablesdg, load_untouched(build)
     latents = train_latents(build, backbone)
-    with learnable_token(backbone, settings.like) as row:
-        before = preview(build, backbone)
-        loss_at = prompted_loss(backbone, latents, settings.prompt, batch=settings.batch)
-        losses = train(build, [row], loss_at, settings.token_steps, settings.token_learning_rate)
+    before = preview(build, backbone, settings.prompt.replace(TOKEN, settings.like))
+    losses = learn_token(build, backbone, latents, settings.prompt)
     save_token(backbone, build.path / EMBEDDING)
     describe_training(build, losses, settings.token_steps)
     build.metadata |= {"train images": len(latents), "prompt": settings.prompt}
@@ -81,6 +79,16 @@ def lora_weights(build: Build) -> None:
     describe_training(build, losses, settings.steps)
     build.metadata |= {"train images": len(latents), "rank": settings.rank, "parameters": trainable}
     _show(build, before, preview(build, backbone))
+
+
+def learn_token(
+    build: Build, backbone: Backbone, latents: torch.Tensor, prompt: str, *, name: str = "checkpoint"
+) -> list[tuple[float, float]]:
+    """Give the backbone's vocabulary the token and train its embedding on the latents; the loss curve."""
+    settings = build.settings.stablesdg
+    with learnable_token(backbone, settings.like) as row:
+        loss_at = prompted_loss(backbone, latents, prompt, batch=settings.batch)
+        return train(build, [row], loss_at, settings.token_steps, settings.token_learning_rate, name=name)
 
 
 def learn_adapters(
@@ -129,12 +137,12 @@ def class_windows(build: Build, splits: Sequence[str]) -> list[Crop]:
     return found
 
 
-def preview(build: Build, backbone: Backbone) -> list[np.ndarray]:
-    """What the prompt alone paints, from seeds that stay the same."""
+def preview(build: Build, backbone: Backbone, prompt: str | None = None) -> list[np.ndarray]:
+    """What the prompt alone paints, the class's own unless another is given, from seeds that stay the same."""
     settings = build.settings.stablesdg
     seeds = range(PREVIEW_SEED, PREVIEW_SEED + PREVIEWS)
     latents = sample_images(
-        backbone, [settings.prompt] * PREVIEWS, seeds, build.settings.drivers.size,
+        backbone, [prompt or settings.prompt] * PREVIEWS, seeds, build.settings.drivers.size,
         steps=settings.solver_steps, guidance=1.0, batch=PREVIEWS,
     )  # fmt: skip
     return list(backbone.decode(latents).numpy())

@@ -1,6 +1,7 @@
 """The second system's tables on a tiny component, with two seeds."""
 
 from dataclasses import replace
+from itertools import product
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +21,8 @@ from defect_pipeline_tests.assets.test_chain import tiny, write_component
 CLASSES = ("alpha", "beta")
 SEEDS = (0, 1)
 IMAGES = 3
+GRID = ((0.5, 1.0), (1.0, 3.0))
+PROMPTS = ("<unknown>", "a surface with <unknown>")
 
 
 @pytest.fixture(scope="module")
@@ -37,6 +40,8 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
         for cells in (recognition.FEW_CELLS, recognition.MORE_CELLS)
     )
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(adaptation, "GRID", GRID)
+        patch.setattr(adaptation, "PROMPTS", PROMPTS)
         patch.setattr(recognition, "FEW_CELLS", few)
         patch.setattr(recognition, "MORE_CELLS", more)
         for name, own in (("table_vi", few), ("figure_9", more)):
@@ -54,6 +59,15 @@ def test_every_stage_is_judged_from_noise_and_from_real_images(finished: tuple[W
     assert table["kid"].nunique() == len(table)  # no two trainings gave the same images
     assert (table["kid low"] <= table["kid"]).all() and (table["kid"] <= table["kid high"]).all()
     assert (finished[1] / "table_ii.png").stat().st_size > 2000
+
+
+def test_prompts_strengths_and_guidances_are_compared(finished: tuple[Workplace, Path]):
+    prompts = pd.read_csv(finished[1] / "table_iii.csv")
+    assert prompts["prompt"].tolist() == list(PROMPTS) and prompts["kid"].nunique() == len(PROMPTS)
+    grid = pd.read_csv(finished[1] / "table_iv.csv")
+    assert list(zip(grid["strength"], grid["guidance"], strict=True)) == list(product(*GRID))
+    assert (grid["n"] == len(CLASSES) * IMAGES).all() and grid["kid"].nunique() == len(grid)
+    assert all((finished[1] / f"table_{name}.png").stat().st_size > 2000 for name in ("iii", "iv"))
 
 
 def test_what_learned_is_what_the_row_says(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):

@@ -23,6 +23,7 @@ from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
 from defect_pipeline.diffusion.backbone import load_backbone, load_pipeline
 from defect_pipeline.diffusion.token import TOKEN
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.copying import Thresholds
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.workplace import Workplace
@@ -162,6 +163,12 @@ def test_tuning_halves_the_candidates_and_shuns_copies(finished: Workplace, monk
     assert {picture.stem for picture in (made.path / "pictures").iterdir()} == {"strength and guidance", "candidates"}
     images, _ = materialize(STAGES["stablesdg_images"], None, finished.store, finished.pipeline, "alpha")
     assert images.metadata["strength"] == tried[-1].strength
+
+
+@pytest.mark.parametrize("tuning", ({"strengths": (0.5,), "guidances": (1.0,)}, {"images": 1}))
+def test_tuning_needs_something_to_choose_from(tuning: dict):
+    with pytest.raises(PipelineError, match="two candidates"):
+        profiles.Tuning(**tuning)
 
 
 def test_sources_and_judges_of_the_tuning_share_no_part_and_are_of_the_train_side(finished: Workplace):
