@@ -150,7 +150,7 @@ def _show(build: Build, tried: list[Tried], painted: dict[Choice, np.ndarray]) -
         for s in strengths
     ]
     labels = ([f"s = {s:g}" for s in strengths], [f"guidance {w:g}" for w in guidances])
-    title = f"{build.defect_class}: KID, copies {tried[-1].kid_of_copies:.3f}"
+    title = f"{build.defect_class}: KID (of copies {tried[-1].kid_of_copies:.3f})"
     build.picture("strength and guidance", heat_map(values, texts, *labels, title))
     shown = min(SHOWN, *map(len, painted.values()))
     rows = [
