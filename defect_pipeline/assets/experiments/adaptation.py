@@ -12,7 +12,7 @@ import pandas as pd
 
 from defect_pipeline.assets.concept import backbone_of, load_untouched, train
 from defect_pipeline.assets.copying import Originals
-from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of
+from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of, table_stage
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, remembering
 from defect_pipeline.assets.stablesdg.adapt import (
     EMBEDDING,
@@ -31,6 +31,7 @@ from defect_pipeline.diffusion.adapters import prompted_loss
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.token import TOKEN, load_token
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
+from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet, heat_map
 
 ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
@@ -68,17 +69,12 @@ def table_ii_cell(build: Build) -> None:
     for learned, adapted in ADAPTED.items():
         backbone, prompt = adapted(build)
         for way, strength in zip(WAYS, (1.0, chosen.strength), strict=True):
-            painted[learned, way] = _paint(build, backbone, Choice(strength, chosen.guidance), prompt)
+            painted[learned, way] = _paint(build, crops, backbone, Choice(strength, chosen.guidance), prompt)
             build.progress(len(painted) - 1, len(ADAPTED) * len(WAYS))
-    _judge(build, (LEARNED, IMAGES), painted)
+    _judge(build, crops, (LEARNED, IMAGES), painted)
 
 
-@stage(
-    parents=("inspection_images", "table_ii_cell"),
-    settings=lambda pipeline: None,
-    group="experiments",
-    kinds={"pandas"},
-)
+@table_stage("inspection_images", "table_ii_cell")
 def table_ii(build: Build) -> None:
     """Paper B, Table II: KID, FID and copies by what was learned and what the images started from, over classes."""
     table = _over_classes(build, (LEARNED, IMAGES))
@@ -138,24 +134,19 @@ ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {
 )  # fmt: skip
 def table_iii_cell(build: Build) -> None:
     """Images of one class by the words around the token, in which token and adapters were learned."""
-    chosen = Choice.read(build.parent("strength_and_guidance").path)
+    chosen, crops = Choice.read(build.parent("strength_and_guidance").path), class_windows(build, ("train",))
+    latents = train_latents(build, load_untouched(build))
     painted: Painted = {}
     for number, prompt in enumerate(PROMPTS):
         backbone = load_untouched(build)
-        latents = train_latents(build, backbone)
         learn_token(build, backbone, latents, prompt, name=f"token {number}")
         learn_adapters(build, backbone, latents, prompt, name=f"adapters {number}")
-        painted[(prompt,)] = _paint(build, backbone, chosen, prompt)
+        painted[(prompt,)] = _paint(build, crops, backbone, chosen, prompt)
         build.progress(len(painted), len(PROMPTS))
-    _judge(build, (PROMPT,), painted)
+    _judge(build, crops, (PROMPT,), painted)
 
 
-@stage(
-    parents=("inspection_images", "table_iii_cell"),
-    settings=lambda pipeline: None,
-    group="experiments",
-    kinds={"pandas"},
-)
+@table_stage("inspection_images", "table_iii_cell")
 def table_iii(build: Build) -> None:
     """Paper B, Table III: KID, FID and copies by prompt, over classes."""
     table = _over_classes(build, (PROMPT,))
@@ -171,20 +162,15 @@ def table_iii(build: Build) -> None:
 )  # fmt: skip
 def table_iv_cell(build: Build) -> None:
     """Images of one class for every strength and guidance of a grid, from the same noise and sources."""
-    backbone = load_adapted(build)
+    backbone, crops = load_adapted(build), class_windows(build, ("train",))
     painted: Painted = {}
     for choice in product(*GRID):
-        painted[choice] = _paint(build, backbone, Choice(*choice), build.settings.stablesdg.prompt)
+        painted[choice] = _paint(build, crops, backbone, Choice(*choice), build.settings.stablesdg.prompt)
         build.progress(len(painted), len(GRID[0]) * len(GRID[1]))
-    _judge(build, (STRENGTH, GUIDANCE), painted)
+    _judge(build, crops, (STRENGTH, GUIDANCE), painted)
 
 
-@stage(
-    parents=("inspection_images", "table_iv_cell"),
-    settings=lambda pipeline: None,
-    group="experiments",
-    kinds={"pandas"},
-)
+@table_stage("inspection_images", "table_iv_cell")
 def table_iv(build: Build) -> None:
     """Paper B, Table IV: KID, FID and copies by strength and guidance, over classes, as a heat map."""
     table = _over_classes(build, (STRENGTH, GUIDANCE))
@@ -200,16 +186,19 @@ def table_iv(build: Build) -> None:
 # --- Shared --------------------------------------------------------------------------------------------------------
 
 
-def _paint(build: Build, backbone: Backbone, chosen: Choice, prompt: str) -> list[np.ndarray]:
-    """As many images as the profile asks for, from train images in turn and the same noise whatever is compared."""
-    crops, n = class_windows(build, ("train",)), build.settings.stablesdg.images
+def _paint(build: Build, crops: list[Crop], backbone: Backbone, chosen: Choice, prompt: str) -> list[np.ndarray]:
+    """As many images as the profile asks for, from train ``crops`` in turn and the same noise whatever is compared."""
+    n = build.settings.stablesdg.images
     sources, names = [crops[i % len(crops)].image for i in range(n)], [f"{i:04d}.png" for i in range(n)]
     return list(image_oriented(build, backbone, sources, names, *chosen, prompt=prompt))
 
 
-def _judge(build: Build, keys: tuple[str, ...], painted: Painted) -> None:
-    """Keep a row of figures for each way of painting, named by its values for ``keys``, and show some images of each."""
-    crops, extractor = class_windows(build, ("train",)), extractor_of(build)
+def _judge(build: Build, crops: list[Crop], keys: tuple[str, ...], painted: Painted) -> None:
+    """Keep a row of figures for each way of painting, named by its values for ``keys``, and show some images of each.
+
+    Held-out images are what they are judged by, and train ``crops`` what they may be copies of.
+    """
+    extractor = extractor_of(build)
     originals = Originals.of(build, crops, [crop.image for crop in crops])
     real = remembering(build, extractor).features([crop.image for crop in class_windows(build, HELD_OUT)])
     rows = []

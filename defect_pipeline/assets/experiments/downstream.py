@@ -16,7 +16,7 @@ import pandas as pd
 from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
-from defect_pipeline.assets.experiments.rows import keep_table
+from defect_pipeline.assets.experiments.rows import keep_table, table_stage
 from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, Chain, chain_of, chain_settings, train_groups
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
@@ -142,17 +142,13 @@ def _copy_pasted(chain: Chain) -> Annotated:
 # --- Tables --------------------------------------------------------------------------------------------------------
 
 
-@stage(
-    parents=("inspection_images", "table_1_cell"), settings=lambda pipeline: None, group="experiments", kinds={"pandas"}
-)
+@table_stage("inspection_images", "table_1_cell")
 def table_1(build: Build) -> None:
     """All groups: each arm's figures over seeds, and what it gains over real images alone, by group bootstrap."""
     _tabulate(build, "100%")
 
 
-@stage(
-    parents=("inspection_images", "table_2_cell"), settings=lambda pipeline: None, group="experiments", kinds={"pandas"}
-)
+@table_stage("inspection_images", "table_2_cell")
 def table_2(build: Build) -> None:
     """A tenth of the groups: each arm's figures over seeds, and what it gains over real images alone."""
     _tabulate(build, "10%")

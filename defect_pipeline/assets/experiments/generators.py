@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of
+from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of, table_stage
 from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, chain_of, chain_settings, train_groups
 from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import read_variety
@@ -31,12 +31,7 @@ def table_3_cell(build: Build) -> None:
     keep_rows(build, [{"seed": seed, "class": k, **row} for k, part in made.items() for row in read_variety(part.path)])
 
 
-@stage(
-    parents=("table_3_cell",),
-    settings=lambda pipeline: None,
-    group="experiments",
-    kinds={"pandas"},
-)
+@table_stage("table_3_cell")
 def table_3(build: Build) -> None:
     """Table 3: the variety of images all from noise, as shipped, and inpainted, over classes and seeds."""
     rows = rows_of(build, "table_3_cell", tuple(SEED_CELLS))
@@ -73,12 +68,7 @@ def table_4_cell(build: Build) -> None:
     build.picture("images", read_image(made.path / PICTURES / "images.png"))
 
 
-@stage(
-    parents=("table_4_cell",),
-    settings=lambda pipeline: None,
-    group="experiments",
-    kinds={"pandas"},
-)
+@table_stage("table_4_cell")
 def table_4(build: Build) -> None:
     """Table 4, #1 and #2: KID and FID by order of learning, and what the concept changes, seed by seed."""
     rows = rows_of(build, "table_4_cell", tuple(SEED_CELLS))

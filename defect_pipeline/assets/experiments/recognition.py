@@ -8,7 +8,7 @@ from itertools import product
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of
+from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of, table_stage
 from defect_pipeline.assets.experiments.shares import SECOND, SEEDS, chain_of, chain_settings
 from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stablesdg.recognise import (
@@ -70,7 +70,7 @@ def _measure(build: Build, share: str, seed: int) -> None:
     keep_rows(build, rows)
 
 
-@stage(parents=("table_vi_cell",), settings=lambda pipeline: None, group="experiments", kinds={"pandas"})
+@table_stage("table_vi_cell")
 def table_vi(build: Build) -> None:
     """Paper B, Table VI: accuracy with two fifths of the train groups, with and without generated images, and the gain."""
     rows = rows_of(build, "table_vi_cell", FEW_CELLS)
@@ -81,9 +81,7 @@ def table_vi(build: Build) -> None:
     build.picture("table_vi", bars(names, table["accuracy"].tolist(), table["accuracy std"].tolist(), title))
 
 
-@stage(
-    parents=("table_vi_cell", "figure_9_cell"), settings=lambda pipeline: None, group="experiments", kinds={"pandas"}
-)
+@table_stage("table_vi_cell", "figure_9_cell")
 def figure_9(build: Build) -> None:
     """Paper B, Fig. 9: accuracy over the share of real images, with and without generated ones."""
     rows = pd.concat([rows_of(build, "table_vi_cell", FEW_CELLS), rows_of(build, "figure_9_cell", MORE_CELLS)])

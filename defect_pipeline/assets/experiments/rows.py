@@ -1,16 +1,22 @@
 """From the rows that cells leave behind to a table: means with intervals, CSV, a picture."""
 
 import json
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 
+import dagster as dg
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.stage import Build
+from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.imaging.sheets import bars
 
 ROWS = "rows.json"
 RESAMPLES = 2000
+
+
+def table_stage(*parents: str) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
+    """Make a build function the asset of a table: it depends on its parents alone."""
+    return stage(parents=parents, settings=lambda pipeline: None, group="experiments", kinds={"pandas"})
 
 
 def keep_rows(build: Build, rows: list[dict]) -> None:
