@@ -5,6 +5,7 @@ import dagster as dg
 from defect_pipeline.assets import chain, quality, system_b, tables
 from defect_pipeline.automation.checks import asset_checks
 from defect_pipeline.automation.jobs import jobs
+from defect_pipeline.automation.notifications import notify
 from defect_pipeline.automation.regeneration import regenerate, regeneration_schedule, watch_folder
 from defect_pipeline.workplace import Workplace
 
@@ -15,7 +16,7 @@ def definitions_for(place: Workplace) -> dg.Definitions:
         assets=[*chain, *quality, *system_b, *tables],
         asset_checks=asset_checks,
         jobs=[*jobs, regenerate],
-        sensors=[watch_folder],
+        sensors=[watch_folder, notify],
         schedules=[regeneration_schedule],
         resources={"store": place.store, "pipeline": place.pipeline},
     )

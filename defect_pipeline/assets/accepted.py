@@ -12,9 +12,9 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES, driver_of, write_coco
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.faithfulness import change, refined_mask
-from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import component_mask
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 
 VERDICTS = "verdicts.parquet"
@@ -29,6 +29,7 @@ REASONS = {
 @stage(
     parents=("inspection_images", "defect_free_pool", "mask_bank", "sadf_images", "faithfulness_report", "copy_report"),
     settings=lambda pipeline: pipeline.settings.filter,
+    images=Part(splits=()),
     group="synthesis",
     kinds={"coco"},
     partitioned=True,
@@ -86,7 +87,7 @@ def _refined(build: Build, name: str, instances: list[tuple[str, np.ndarray]]) -
 
 def _show(build: Build, verdicts: pd.DataFrame, masks: dict[str, list[tuple[str, np.ndarray]]]) -> None:
     """A sheet of accepted images with their labels, and one of rejected ones with their reasons."""
-    painted, colours = build.parent("sadf_images").path / IMAGES, class_colours(build.classes())
+    painted, colours = build.parent("sadf_images").path / IMAGES, build.colours()
     accepted = [overlay(read_image(painted / name), instances, colours) for name, instances in list(masks.items())[:36]]
     build.picture("accepted", contact_sheet(accepted, columns=6))
     rejected = verdicts[verdicts["reason"] != ""][:36]

@@ -1,5 +1,6 @@
 """The SADF sets of all classes, gated once more and joined into one COCO data set."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -11,9 +12,9 @@ from defect_pipeline.assets.fid import Report, gate_problems, whole_set
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.imaging.crops import defect_crops
-from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 
 FILTERED, UNFILTERED = "annotations.json", "annotations_unfiltered.json"
@@ -23,6 +24,7 @@ Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # image
 @stage(
     parents=("inspection_images", "sadf_images", "sadf_accepted", "fid_report"),
     settings=lambda pipeline: pipeline.settings.thresholds,
+    images=Part(("train",), "defects"),
     group="synthesis",
     kinds={"coco"},
 )
@@ -48,7 +50,16 @@ def sadf_coco(build: Build) -> None:
         build.metadata |= {f"{file}: {what}": len(merged[what]) for what in ("images", "annotations")}
     fid, synthetic, real = whole_set([build.parent("fid_report", k).path for k in build.classes()])
     build.metadata |= {"FID, all classes together": fid, "of synthetic images": synthetic, "to real crops": real}
+    build.metadata["content"] = _content(build.path)  # a gate or a figure that changed trains no segmentor anew
     build.picture("contact sheet", _overview(build))
+
+
+def _content(directory: Path) -> str:
+    """sha256 over the images and annotations of the set."""
+    digest = hashlib.sha256()
+    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(file.relative_to(directory).as_posix().encode() + file.read_bytes())
+    return digest.hexdigest()
 
 
 def _merged(build: Build, stage_name: str) -> dict:
@@ -85,7 +96,7 @@ def _file_name(build: Build, defect_class: str, name: str) -> str:
 
 def _overview(build: Build) -> np.ndarray:
     """A row for each class: three real crops, four accepted images, and these with their masks."""
-    dataset, size, colours = build.dataset(), build.settings.drivers.size, class_colours(build.classes())
+    dataset, size, colours = build.dataset(), build.settings.drivers.size, build.colours()
     pictures, captions = [], []
     images, instances = read_coco(build.path, build.classes())
     for number, k in enumerate(build.classes()):

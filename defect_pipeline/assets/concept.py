@@ -14,6 +14,7 @@ from defect_pipeline.diffusion.backbone import Backbone, directory_digest, load_
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.diffusion.training import Checkpoint, training_loop
 from defect_pipeline.diffusion.unet import SkipUNet
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve
 
 PRIOR_SEED, PREVIEW_SEED = 10_000_000, 20_000_000  # apart from every seed of a synthetic image
@@ -34,6 +35,7 @@ def backbone_of(pipeline: Pipeline) -> str:
 @stage(
     parents=("inspection_images", "topological_drivers"),
     settings=lambda pipeline: (pipeline.settings.concept, *sampler(pipeline), backbone_of(pipeline)),
+    images=Part(splits=()),
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,

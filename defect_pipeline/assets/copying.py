@@ -14,6 +14,7 @@ from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import Fingerprints, Nearest, Thresholds, calibrate, fingerprints, nearest
 from defect_pipeline.evaluation.features import Extractor
 from defect_pipeline.imaging.crops import Crop
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
 
 TABLE, REPORT = "copies.parquet", "report.json"
@@ -36,6 +37,7 @@ class Copying:
 @stage(
     parents=("inspection_images", "mask_bank", "sadf_images"),
     settings=window_settings,
+    images=Part(("train",), "own class", "shown"),
     group="evaluation",
     kinds={"torch"},
     partitioned=True,

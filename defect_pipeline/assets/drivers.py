@@ -11,8 +11,9 @@ from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, defect_crops
-from defect_pipeline.imaging.drivers import class_colours, driver
+from defect_pipeline.imaging.drivers import driver
 from defect_pipeline.imaging.io import read_image, read_mask
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
 
 TRAINING, SYNTHESIS = "training", "synthesis"
@@ -21,6 +22,7 @@ TRAINING, SYNTHESIS = "training", "synthesis"
 @stage(
     parents=("inspection_images", "defect_free_pool", "mask_bank"),
     settings=lambda pipeline: pipeline.settings.drivers,
+    images=Part(("train",), "own class", "ranked"),
     group="drivers",
     kinds={"opencv"},
     partitioned=True,
@@ -64,7 +66,7 @@ def make_driver(build: Build, image: np.ndarray, masks: list[tuple[str, np.ndarr
     """The driver of a square image, by the profile's settings and the component's class colours."""
     settings = build.settings.drivers
     return driver(
-        image, masks, settings.size, class_colours(build.classes()),
+        image, masks, settings.size, build.colours(),
         downscale=settings.downscale, block=settings.block, offset=settings.offset,
     )  # fmt: skip
 

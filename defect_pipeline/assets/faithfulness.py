@@ -11,8 +11,8 @@ import pandas as pd
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES, PAINTED_FROM, paint_set
 from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_figures, twin_table
-from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 
 TWINS, TABLE, REPORT = "twins", "twins.parquet", "report.json"
@@ -22,6 +22,7 @@ SHOWN = 6  # best and worst cases each
 @stage(
     parents=(*PAINTED_FROM, "sadf_images"),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
+    images=Part(splits=()),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -53,7 +54,7 @@ def read_twins(directory: Path) -> tuple[pd.DataFrame, TwinFigures]:
 
 def twins_sheet(build: Build, images: list[np.ndarray], twins: list[np.ndarray], masks: list[np.ndarray]) -> np.ndarray:
     """A sheet of images with their masks, their twins, and what changed between the two."""
-    colours = class_colours(build.classes())
+    colours = build.colours()
     rows: dict[str, list[np.ndarray]] = {"asked for": [], "with the mask": [], "its twin": [], "change x 2": []}
     for image, twin, mask in zip(images, twins, masks, strict=True):
         changed = np.clip(2 * change(image, twin), 0, 255).astype(np.uint8)

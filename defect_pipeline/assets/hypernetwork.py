@@ -13,12 +13,14 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.adapters import Examples, hypernetwork_loss
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.imaging.drivers import without_defects
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
 
 
 @stage(
     parents=("inspection_images", "topological_drivers", "concept_weights"),
     settings=lambda pipeline: (pipeline.settings.hypernetwork, *sampler(pipeline)),
+    images=Part(splits=()),
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,

@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pandas as pd
 
-from defect_pipeline.assets.stage import Build, Pipeline, open_dataset, stage
+from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, open_dataset, stage
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
@@ -15,7 +15,7 @@ from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.groups import Description, find_groups, part_ids_of
 from defect_pipeline.imaging.ingest import ingest, scan
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
-from defect_pipeline.imaging.splits import assign_splits, check_splits, manifest_digest, moved_images
+from defect_pipeline.imaging.splits import assign_splits, check_splits, moved_images
 from defect_pipeline.store import Store, digest_of
 
 
@@ -49,7 +49,7 @@ def inspection_images(build: Build) -> None:
     images = dataset.images
     build.metadata |= {
         "root": str(pipeline.root),
-        "content": digest_of(dataset.digest, manifest_digest(images)),
+        "content": dataset_digest(dataset),
         "images": len(images),
         "defect_free": int((images["defect_class"] == "").sum()),
         "instances": len(dataset.instances),

@@ -13,7 +13,6 @@ import pandas as pd
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, defect_crops
-from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import (
     SHIFT,
@@ -26,6 +25,7 @@ from defect_pipeline.imaging.masks import (
     read_hand_drawn,
     sample_masks,
 )
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.placement import Placement
 from defect_pipeline.imaging.shapes import ShapeModel
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
@@ -59,6 +59,7 @@ def _drawn_digest(pipeline: Pipeline) -> str:
 @stage(
     parents=("inspection_images", "defect_free_pool"),
     settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
+    images=Part(("train",), "own class", "ranked"),
     group="drivers",
     kinds={"opencv"},
     partitioned=True,
@@ -91,7 +92,7 @@ def mask_bank(build: Build) -> None:
         "strategy": strategy,
         "median area in %": float(np.median(areas)),
     }
-    colours = class_colours(build.classes())
+    colours = build.colours()
     shown = [overlay(read_image(pool / entry.background), entry.masks, colours) for entry in read_bank(build.path)[:18]]
     build.picture("masks on the pool", contact_sheet(shown, columns=6))
 

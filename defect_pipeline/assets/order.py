@@ -12,6 +12,7 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import PAINTED_FROM, image_seed, load_generator, paint, read_canvases
 from defect_pipeline.diffusion.adapters import Examples
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
 
 ORDERS = ("condition only", "concept, then condition")
@@ -36,6 +37,7 @@ class Judged:
         pipeline.settings.concept, pipeline.settings.hypernetwork, pipeline.settings.synthesis, pipeline.settings.precision,
         pipeline.settings.drivers.zoom, pipeline.settings.extractor, pipeline.settings.extractor_weights,
     ),
+    images=Part(HELD_OUT, "defects"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     gpu=True,

@@ -6,6 +6,7 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.augment import variants
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
 
 IMAGES = "images"
@@ -14,6 +15,7 @@ IMAGES = "images"
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.pool, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom),
+    images=Part(("train",), "no defect", "shown"),
     group="data",
     kinds={"opencv"},
 )

@@ -37,6 +37,7 @@ from defect_pipeline.evaluation.segmentation import mask_iou
 from defect_pipeline.evaluation.variety import variety
 from defect_pipeline.imaging.geometry import square_crop
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
 from defect_pipeline.recognition.segmentor import predict
 
@@ -51,6 +52,7 @@ VARIED = 10  # drivers, and images of each
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.drivers.size, backbone_of(pipeline)),
+    images=Part(("test",)),
     group="evaluation",
     kinds={"torch", "diffusers"},
     gpu=True,
@@ -114,6 +116,7 @@ def _painted_and_compared(pipeline: Pipeline) -> tuple:
 @stage(
     parents=(*PAINTED_FROM, "sadf_images"),
     settings=_painted_and_compared,
+    images=Part(HELD_OUT, "own class", "shown"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -181,6 +184,7 @@ class Agreement:
 @stage(
     parents=(*PAINTED_FROM, "sadf_images", "segmentor"),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.segmentor),
+    images=Part(("test",), "own class"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -227,6 +231,7 @@ def agreement_report(build: Build) -> None:
 @stage(
     parents=PAINTED_FROM,
     settings=_painted_and_compared,
+    images=Part(HELD_OUT, "own class", "shown"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,

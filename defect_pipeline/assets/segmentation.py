@@ -17,6 +17,7 @@ from defect_pipeline.evaluation.segmentation import SegmentationFigures, segment
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
 from defect_pipeline.recognition.segmentor import build_segmentor, predict, regime_stages, train_segmentor
 from defect_pipeline.store import atomic_write
@@ -29,6 +30,7 @@ CHECKPOINT_STEPS = 50
 @stage(
     parents=("inspection_images", "sadf_coco"),
     settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
+    images=Part(("train", "val")),
     group="recognition",
     kinds={"torch", "torchvision"},
     gpu=True,
@@ -106,6 +108,7 @@ def _trials(steps: int, trials: int) -> set[int]:
 @stage(
     parents=("inspection_images", "segmentor"),
     settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
+    images=Part(("test",)),
     group="recognition",
     kinds={"torch", "coco"},
     gpu=True,

@@ -10,6 +10,7 @@ from defect_pipeline.assets.references import HELD_OUT, real_crops
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.evaluation.shapes import distances, novelty
 from defect_pipeline.imaging.masks import Vary, perturb_shape
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.shapes import ShapeModel, mirrored, on_grid
 from defect_pipeline.imaging.sheets import contact_sheet
 
@@ -21,6 +22,7 @@ SHOWN = 12
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: pipeline.settings.drivers,
+    images=Part(shows="own class", classes="shown"),
     group="evaluation",
     kinds={"opencv"},
     partitioned=True,

@@ -1,9 +1,12 @@
 """What every asset of the chain shares: read parents, skip when nothing changed, build, describe.
 
 A stage is a build function and what it depends on. Its digest covers its name and version, its part of the profile, the
-seed and its parents' content; an artifact of that digest in the store is the finished stage, whoever made it.
+seed and its parents' content; an artifact of that digest in the store is the finished stage, whoever made it. Of the
+inspection images the digest covers those that the stage declares, and the build is given no others: an image that
+joins, goes or is annotated anew touches what reads it.
 """
 
+import functools
 import logging
 import time
 from collections.abc import Callable
@@ -19,14 +22,19 @@ from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.automation.gpu import GPU_POOL, gpu_tags
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import save_png, thumbnail_markdown
+from defect_pipeline.imaging.splits import manifest_digest
 from defect_pipeline.profiles import Profile, load_profile
 from defect_pipeline.store import Artifact, Draft, Store, digest_of
 
 log = logging.getLogger("defect_pipeline")
 PICTURES = "pictures"
 OWNERS = ["team:defect-pipeline"]
+INSPECTION = "inspection_images"  # the stage that all data comes from
+Inputs = dict[tuple[str, str | None], Artifact]  # parents by name and partition
 
 
 class Pipeline(dg.ConfigurableResource):
@@ -54,6 +62,7 @@ class Build:
     """What a build function works with: parents to read, a draft directory to fill, figures and pictures to show."""
 
     stage: "Stage"
+    inputs: Inputs  # as the digest saw them: what another run makes meanwhile is the next run's
     store: Store
     pipeline: Pipeline
     draft: Draft
@@ -83,24 +92,41 @@ class Build:
         return self.partition
 
     def parent(self, name: str, partition: str | None = None) -> Artifact:
-        """The current artifact of a parent, of this build's own class if the parent has classes and none is named."""
+        """The artifact of a parent, of this build's own class if the parent has classes and none is named.
+
+        Raises KeyError for what the stage does not list, and for inspection images of which it reads a part.
+        """
         if name not in self.stage.parents:
             raise KeyError(f"{self.stage.name} does not list {name} as a parent")
+        if name == INSPECTION and self.stage.images is not None:
+            raise KeyError(f"{self.stage.name} reads a part of the images only: take it from `dataset`")
         if STAGES[name].partitioned and partition is None:
             partition = self.partition
-        return self.store.current(name, partition)
+        return self.inputs[name, partition]
 
     def dataset(self) -> Dataset:
-        """The inspection images."""
+        """The inspection images that the stage reads."""
         return self._dataset
 
     @cached_property
     def _dataset(self) -> Dataset:
-        return open_dataset(self.parent("inspection_images"))
+        whole, part = open_dataset(self.inputs[INSPECTION, None]), self.stage.images
+        return whole if part is None else part.of(whole, self.partition)
 
     def classes(self) -> tuple[str, ...]:
-        """Defect classes of the component, in the order that gives them colours and category ids."""
+        """Defect classes of the component, in the order that gives them colours and category ids.
+
+        Raises KeyError where the stage does not read all of them.
+        """
+        if self.stage.images is not None and self.stage.images.classes != "all":
+            raise KeyError(f"{self.stage.name} does not read the names of all classes")
         return self.dataset().categories
+
+    def colours(self) -> dict[str, tuple[int, int, int]]:
+        """RGB of the defect classes, at least of those shown. Raises KeyError where the stage does not read their ranks."""
+        if self.stage.images is not None and self.stage.images.classes == "shown":
+            raise KeyError(f"{self.stage.name} does not read the ranks of the classes")
+        return class_colours(self.dataset().categories)
 
     def picture(self, name: str, image: np.ndarray) -> None:
         """Keep an (H, W, 3) uint8 picture in the artifact and show it in the UI."""
@@ -125,21 +151,39 @@ class Stage:
     version: str
     partitioned: bool
     cells: tuple[str, ...] = ()  # its own partitions, where they are not the defect classes
+    images: Part | None = None  # which of the inspection images it reads; None: all
 
     def digest(self, store: Store, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact would be called if it were made now. Raises PipelineError while a parent is missing."""
-        parents = {name: self._parent_content(store, name, partition) for name in self.parents}
+        return self.digest_from(self.inputs(store, partition), pipeline, partition)
+
+    def digest_from(self, inputs: Inputs, pipeline: Pipeline, partition: str | None) -> str:
+        """What the artifact is called that is made from these parents."""
+        parents = [
+            (name, k, self._read_of(artifact, partition) if name == INSPECTION else content(artifact))
+            for (name, k), artifact in inputs.items()
+        ]
         return digest_of(self.name, self.version, self.settings(pipeline), pipeline.seed, parents)
 
-    def _parent_content(self, store: Store, name: str, partition: str | None) -> Any:
-        if STAGES[name].cells:
-            return {cell: content(store.current(name, cell)) for cell in STAGES[name].cells}
-        if not STAGES[name].partitioned:
-            return content(store.current(name))
+    def inputs(self, store: Store, partition: str | None) -> Inputs:
+        """The current artifacts of its parents. Raises PipelineError while one is missing."""
+        found: Inputs = {}
+        for name in self.parents:
+            found |= {(name, k): store.current(name, k) for k in self._partitions_of(name, store, partition, found)}
+        return found
+
+    def _partitions_of(self, name: str, store: Store, own: str | None, found: Inputs) -> tuple[str | None, ...]:
+        """Those of a parent: its cells, the class that this is made for, or all classes of the images ``found``."""
+        if STAGES[name].cells or not STAGES[name].partitioned:
+            return STAGES[name].cells or (None,)
         if self.partitioned:
-            return content(store.current(name, partition))
-        classes = open_dataset(store.current("inspection_images")).categories
-        return {k: content(store.current(name, k)) for k in classes}
+            return (own,)
+        return open_dataset(found.get((INSPECTION, None)) or store.current(INSPECTION)).categories
+
+    def _read_of(self, images: Artifact, partition: str | None) -> str:
+        if self.images is None:
+            return content(images)
+        return _part_digest(self.images, partition, images.path, images.metadata["root"], content(images))
 
 
 STAGES: dict[str, Stage] = {}
@@ -152,7 +196,22 @@ def content(artifact: Artifact) -> str:
 
 def open_dataset(artifact: Artifact) -> Dataset:
     """The data set an `inspection_images` artifact describes."""
-    return Dataset.load(artifact.path, Path(artifact.metadata["root"]))
+    return _dataset(artifact.path, artifact.metadata["root"], content(artifact))
+
+
+def dataset_digest(dataset: Dataset) -> str:
+    """Covers all that a reader can see of the images: files, instances, classes, groups and split."""
+    return digest_of(dataset.digest, manifest_digest(dataset.images))
+
+
+@functools.lru_cache(maxsize=4)  # a look at what is stale asks once for each stage and class
+def _dataset(path: Path, root: str, content: str) -> Dataset:
+    return Dataset.load(path, Path(root))
+
+
+@functools.lru_cache(maxsize=1024)
+def _part_digest(part: Part, own: str | None, path: Path, root: str, content: str) -> str:
+    return dataset_digest(part.of(_dataset(path, root, content), own))
 
 
 def label(asset: str, partition: str | None) -> str:
@@ -168,17 +227,19 @@ def stage(
     version: str = "1",
     partitioned: bool = False,
     cells: tuple[str, ...] = (),
+    images: Part | None = None,
     gpu: bool = False,
 ) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
     """Make a build function the asset of its name; its docstring's first line is the description in the UI.
 
     ``settings`` picks what the artifact depends on beside its parents: its part of the profile. It is made once for each
-    defect class where it is ``partitioned``, or once for each of ``cells``. ``gpu`` puts the step into the GPU pool and
-    tags it for Ray, Kubernetes and Celery.
+    defect class where it is ``partitioned``, or once for each of ``cells``. ``images`` is the part of the inspection
+    images that it reads, all of them by default: the build sees no others, and changes in others do not touch it. ``gpu``
+    puts the step into the GPU pool and tags it for Ray, Kubernetes and Celery.
     """
 
     def wrap(build: Callable[[Build], None]) -> dg.AssetsDefinition:
-        made = Stage(build.__name__, build, parents, settings, version, partitioned, cells)
+        made = Stage(build.__name__, build, parents, settings, version, partitioned, cells, images)
         own_partitions = dg.StaticPartitionsDefinition(list(cells)) if cells else None
         STAGES[made.name] = made
 
@@ -210,21 +271,19 @@ def materialize(
     made: Stage, context: dg.AssetExecutionContext, store: Store, pipeline: Pipeline, partition: str | None
 ) -> tuple[Artifact, bool]:
     """The stage's artifact, built unless the store has it; and whether it was there."""
-    digest = made.digest(store, pipeline, partition)
+    inputs = made.inputs(store, partition)
+    digest = made.digest_from(inputs, pipeline, partition)
     known = store.find(made.name, digest, partition)
     if known is not None:
         store.set_current(known)
         return known, True
-    parents = {}
-    for name in made.parents:
-        if not STAGES[name].cells and (not STAGES[name].partitioned or made.partitioned):
-            parents[name] = store.current(name, partition if STAGES[name].partitioned else None).digest
+    parents = {name: artifact.digest for (name, k), artifact in inputs.items() if k in (None, partition)}
     began = time.perf_counter()
     keep_freed_memory()
     log.info("%s ...", label(made.name, partition))
     workdir = store.workdir(made.name, digest, partition)
     with store.create(made.name, digest, partition, parents=parents) as draft:
-        made.build(Build(made, store, pipeline, draft, partition, context, workdir))
+        made.build(Build(made, inputs, store, pipeline, draft, partition, context, workdir))
         draft.metadata["seconds"] = round(time.perf_counter() - began, 2)
         draft.metadata["seed"] = pipeline.seed
         draft.metadata["code_version"] = made.version

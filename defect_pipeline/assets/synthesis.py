@@ -22,8 +22,9 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.imaging.coco import coco_dict
-from defect_pipeline.imaging.drivers import class_colours, without_defects
+from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
 from defect_pipeline.store import atomic_write
 
@@ -37,6 +38,7 @@ MARGIN = 2  # px: a defect may reach a little past its outline
 @stage(
     parents=PAINTED_FROM,
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
+    images=Part(splits=()),
     group="synthesis",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -48,7 +50,7 @@ def sadf_images(build: Build) -> None:
     shutil.copytree(build.workdir / IMAGES, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
     write_coco(build, {name: entry.masks for name, entry in asked.items()})
     build.metadata |= {"images": len(asked)}
-    colours = class_colours(build.classes())
+    colours = build.colours()
     images = {name: read_image(build.path / IMAGES / name) for name in list(asked)[:36]}
     build.picture("contact sheet", contact_sheet(list(images.values()), columns=6))
     shown = [overlay(image, asked[name].masks, colours) for name, image in images.items()]

@@ -3,6 +3,7 @@
 import json
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -15,15 +16,18 @@ from defect_pipeline.assets.drivers import driver_files
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, gate_problems
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
-from defect_pipeline.assets.stage import Pipeline, open_dataset
-from defect_pipeline.automation.jobs import PLANS
+from defect_pipeline.assets.stage import Pipeline, label, open_dataset
+from defect_pipeline.automation.jobs import PLANS, Step
 from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.imaging.drivers import class_colours, driver_problems
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.splits import check_splits
 from defect_pipeline.store import Artifact, Store
+
+SHOWN = 3  # problems of a verdict in one line
 
 
 @dataclass(frozen=True)
@@ -134,6 +138,14 @@ class Verdict:
     def passed(self) -> bool:
         return not self.problems
 
+    @property
+    def name(self) -> str:
+        """The check's, and the class's where it has one."""
+        return label(self.check.name, self.partition)
+
+    def __str__(self) -> str:
+        return f"{self.name}: {'; '.join(self.problems[:SHOWN]) or 'passed'}"
+
 
 def evaluate(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> Verdict:
     """The verdict on the current artifact. Raises PipelineError when there is none."""
@@ -155,6 +167,19 @@ def evaluate_all(store: Store, pipeline: Pipeline) -> list[Verdict]:
         for check in checks_of(pipeline)
         for partition in (classes if check.partitioned else (None,))
     ]
+
+
+def closed_gates(step: Step, store: Store, pipeline: Pipeline) -> list[Verdict]:
+    """The blocking checks that fail on a step's current artifacts: what comes after the step waits for them.
+
+    In a run, a blocking check stops the assets behind it; a later run knows nothing of it and has to look again.
+    """
+    gates = [check for check in CHECKS if check.blocking and check.asset in step.assets]
+    found = []
+    for check, partition in ((check, k) for check in gates for k in step.partitions(store)):
+        with suppress(PipelineError):  # not made yet
+            found.append(evaluate(check, store, pipeline, partition))
+    return [verdict for verdict in found if verdict.problems]
 
 
 def _dagster_check(check: Check) -> dg.AssetChecksDefinition:

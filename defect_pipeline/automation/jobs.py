@@ -1,7 +1,7 @@
 """The chain as jobs: one run a class where there are classes, and a driver that runs the whole of it in order."""
 
 import logging
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -105,6 +105,16 @@ _steps = [
 jobs = [step.job_definition() for step in {step.job: step for step in _steps}.values()]
 
 
+def failure_reasons(events: Iterable[dg.DagsterEvent]) -> Iterator[str]:
+    """What each failed step of a run raised, not what that came from; a check that failed says so itself."""
+    for event in events:
+        if event.is_step_failure:
+            error = event.step_failure_data.error
+            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
+                error = error.cause
+            yield "unknown" if error is None else " ".join(error.message.split(": ", 1)[-1].split())
+
+
 def stale(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -> bool:
     """Whether the current artifact is missing or not what would be made now; a missing parent makes a child stale."""
     try:
@@ -123,14 +133,21 @@ def run_everything(
 ) -> list[str]:
     """Run what is stale of a plan, by default that of the pipeline's system, step by step and class by class; the failures, a sentence each.
 
-    A step with a failure is finished for the other classes, so that the user sees every report, and ends the run.
+    A step with a failure is finished for the other classes, so that the user sees every report, and ends the run. A gate
+    that a run before found closed holds the steps behind it back as well; what only measures goes on.
     """
+    from defect_pipeline.automation.checks import closed_gates  # which needs the plans
+
+    closed: list[str] = []
     for step in plan or PLANS[pipeline.system]:
+        if closed and step in PLANS[pipeline.system]:
+            return closed
         failures = []
         for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)
         if failures:
             return failures
+        closed += [str(gate) for gate in closed_gates(step, store, pipeline)]
     return []
 
 
@@ -154,21 +171,9 @@ def run_stale(
         raise_on_error=False,
         run_config={"loggers": {"console": {"config": {"log_level": "CRITICAL"}}}},
     )
-    return [f"{label(job, partition)}: {reason}" for reason in _reasons(result)]
+    return [f"{label(job, partition)}: {reason}" for reason in failure_reasons(result.all_events)]
 
 
 def classes_of(store: Store) -> tuple[str, ...]:
     """The defect classes of the store's data set."""
     return open_dataset(store.current("inspection_images")).categories
-
-
-def _reasons(result: dg.ExecuteInProcessResult) -> Iterator[str]:
-    """What each failed step raised, not what that came from; a check that failed says so itself."""
-    if result.success:
-        return
-    for event in result.all_events:
-        if event.is_step_failure:
-            error = event.step_failure_data.error
-            while error is not None and error.cause is not None and (error.cls_name or "").startswith("Dagster"):
-                error = error.cause
-            yield "unknown" if error is None else " ".join(error.message.split(": ", 1)[-1].split())

@@ -1,7 +1,8 @@
 """Scheduled and triggered regeneration: both walk the plan and ask only for what is stale.
 
 A tick asks for the stale runs of the first step that has any, and the following ticks, once these are done, for the
-next step's. A run key names what a run would make, so that a failed run is not repeated until something changes.
+next step's, unless a gate is closed. A run key names what a run would make and of when the thing is that it replaces: a
+failed run is not repeated until something changes, and what was undone is made again.
 """
 
 import time
@@ -12,12 +13,14 @@ import dagster as dg
 
 from defect_pipeline.assets.inspection import folder_digest
 from defect_pipeline.assets.stage import STAGES, Pipeline
+from defect_pipeline.automation.checks import closed_gates
 from defect_pipeline.automation.jobs import PLANS, classes_of, jobs, run_everything, stale
-from defect_pipeline.automation.sensor import Snapshot, reason_to_wait
+from defect_pipeline.automation.sensor import INTERVAL, Snapshot, reason_to_wait
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.ingest import scan
 from defect_pipeline.store import Store
 
+IDLE = "Nothing is stale, its runs are under way, or a gate is closed."
 UNDER_WAY = [
     dg.DagsterRunStatus.QUEUED,
     dg.DagsterRunStatus.NOT_STARTED,
@@ -45,7 +48,8 @@ def due(steps: Iterable[Sequence[RunState]]) -> list[RunState]:
 
 
 def run_states(instance: dg.DagsterInstance, store: Store, pipeline: Pipeline) -> Iterator[list[RunState]]:
-    """The state of every run of the plan, step by step; later steps are looked at only when asked for."""
+    """The state of every run of the plan, step by step, as far as no gate is closed; later steps are looked at only when
+    asked for."""
     for step in PLANS[pipeline.system]:
         runs = []
         for partition in classes_of(store) if step.partitioned else (None,):
@@ -59,16 +63,21 @@ def run_states(instance: dg.DagsterInstance, store: Store, pipeline: Pipeline) -
             )
             runs.append(RunState(step.job, partition, key, instance.get_runs_count(filters) > 0))
         yield runs
+        if closed_gates(step, store, pipeline):
+            return
 
 
 def _key(asset: str, partition: str | None, store: Store, pipeline: Pipeline) -> str:
     try:
-        return f"{asset}:{STAGES[asset].digest(store, pipeline, partition)}"
+        wanted = STAGES[asset].digest(store, pipeline, partition)
     except PipelineError:  # its parent is remade in the same run
-        return f"{asset}:{folder_digest(pipeline)}"
+        wanted = folder_digest(pipeline)
+    return f"{asset}:{wanted}:{store.since(asset, partition)}"
 
 
-@dg.sensor(jobs=jobs, minimum_interval_seconds=30, description="New, changed and removed images in the data folder.")
+@dg.sensor(
+    jobs=jobs, minimum_interval_seconds=INTERVAL, description="New, changed and removed images in the data folder."
+)
 def watch_folder(context: dg.SensorEvaluationContext, store: Store, pipeline: Pipeline) -> dg.SensorResult:
     """Waits while files are being copied; then asks for the next stale runs."""
     scanned = scan(pipeline.root)
@@ -80,7 +89,7 @@ def watch_folder(context: dg.SensorEvaluationContext, store: Store, pipeline: Pi
         for run in due(run_states(context.instance, store, pipeline))
     ]
     if not requests:
-        return dg.SensorResult(skip_reason="Nothing is stale, or its runs are under way.", cursor=seen)
+        return dg.SensorResult(skip_reason=IDLE, cursor=seen)
     return dg.SensorResult(run_requests=requests, cursor=seen)
 
 
@@ -105,4 +114,4 @@ def regeneration_schedule(
     """The sensor's question on a clock, for a folder that nobody watches."""
     if due(run_states(context.instance, store, pipeline)):
         return dg.RunRequest()
-    return dg.SkipReason("Nothing is stale, or its runs are under way.")
+    return dg.SkipReason(IDLE)

@@ -5,6 +5,7 @@ from dataclasses import asdict, dataclass
 
 from defect_pipeline.store import digest_of
 
+INTERVAL = 30  # seconds between two looks
 SETTLE = 60  # seconds without a change after which a file counts as copied
 EMPTY = 3600  # seconds for which an empty file is waited for; then it is ingest's to reject
 SHOWN = 3

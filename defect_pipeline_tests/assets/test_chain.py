@@ -7,7 +7,6 @@ from itertools import product
 from pathlib import Path
 
 import cv2
-import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,7 +25,7 @@ from defect_pipeline.assets.quality import Agreement, read_ladder, read_variety
 from defect_pipeline.assets.shapes import read_strategies
 from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import run_stale
+from defect_pipeline.automation.jobs import run_stale, stale
 from defect_pipeline.cli import main
 from defect_pipeline.definitions import definitions_for
 from defect_pipeline.diffusion.world import draw_surfaces
@@ -40,13 +39,18 @@ SIZE = 64
 def write_component(folder: Path) -> None:
     """Two defect classes and a defect-free one, as class folders of image + mask; every image is a part of its own."""
     for name, seed, marked in (("alpha", 1, 1.0), ("beta", 2, 1.0), ("clean", 3, 0.0)):
-        drawn = draw_surfaces(12, 96, torch.Generator().manual_seed(seed), marked=marked)
-        (folder / name).mkdir(parents=True)
-        kept = [i for i in range(12) if not marked or drawn.masks[i].sum() > 40][:8]
-        for i in kept:
-            image = (drawn.images[i].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-            cv2.imwrite(str(folder / name / f"{i:02d}.jpg"), image[..., ::-1])
-            cv2.imwrite(str(folder / name / f"{i:02d}.png"), drawn.masks[i].numpy().astype(np.uint8) * 255)
+        write_class(folder / name, seed, marked)
+
+
+def write_class(folder: Path, seed: int, marked: float = 1.0) -> None:
+    """Eight images with masks, of parts that the seed draws; a share ``marked`` of them show a defect."""
+    drawn = draw_surfaces(12, 96, torch.Generator().manual_seed(seed), marked=marked)
+    folder.mkdir(parents=True)
+    kept = [i for i in range(12) if not marked or drawn.masks[i].sum() > 40][:8]
+    for i in kept:
+        image = (drawn.images[i].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
+        cv2.imwrite(str(folder / f"{i:02d}.jpg"), image[..., ::-1])
+        cv2.imwrite(str(folder / f"{i:02d}.png"), drawn.masks[i].numpy().astype(np.uint8) * 255)
 
 
 def tiny(name: str, backbone: Path, *, steps: int = 2, segmentor_steps: int = 2) -> profiles.Profile:
@@ -274,8 +278,13 @@ def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
     strict = replace(tiny_profile.thresholds, per_class={"beta": (-10.0, 1e9)})
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
     assert main(["check", "--store", str(finished.store_root)]) == 1
-    assert main(["run", "--store", str(finished.store_root)]) == 1
-    assert "beta: KID" in capfd.readouterr().err
     with open_instance(finished.store_root) as instance:
-        last = instance.get_runs(limit=1)[0]
-    assert last.job_name == "join" and last.status == dg.DagsterRunStatus.FAILURE
+        before = instance.get_runs_count()
+        assert main(["run", "--store", str(finished.store_root)]) == 1
+        assert "fid_gate [beta]: KID" in " ".join(capfd.readouterr().err.split())
+        assert instance.get_runs_count() == before  # no fan-in; and where one is started by hand, it refuses itself:
+        assert stale("sadf_coco", None, finished.store, finished.pipeline)
+        failures = run_stale(
+            definitions_for(finished), instance, finished.store, finished.pipeline, ("sadf_coco",), job="join"
+        )
+    assert "beta: KID" in failures[0]

@@ -32,6 +32,7 @@ from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.token import TOKEN, load_token
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
 from defect_pipeline.imaging.crops import Crop
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, heat_map
 
 ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
@@ -56,7 +57,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 
 @stage(
-    parents=(*ADAPTED_FROM, "strength_and_guidance"), settings=_settings, group="experiments",
+    parents=(*ADAPTED_FROM, "strength_and_guidance"), settings=_settings, images=Part(shows="own class", classes="shown"), group="experiments",
     kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_ii_cell(build: Build) -> None:
@@ -129,7 +130,7 @@ ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {
 
 
 @stage(
-    parents=("inspection_images", "strength_and_guidance"), settings=_settings, group="experiments",
+    parents=("inspection_images", "strength_and_guidance"), settings=_settings, images=Part(shows="own class", classes="shown"), group="experiments",
     kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_iii_cell(build: Build) -> None:
@@ -157,7 +158,7 @@ def table_iii(build: Build) -> None:
 
 
 @stage(
-    parents=ADAPTED_FROM, settings=_settings, group="experiments",
+    parents=ADAPTED_FROM, settings=_settings, images=Part(shows="own class", classes="shown"), group="experiments",
     kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_iv_cell(build: Build) -> None:

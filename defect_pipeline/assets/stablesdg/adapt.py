@@ -17,11 +17,13 @@ from defect_pipeline.diffusion.token import TOKEN, learnable_token, load_token, 
 from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, windows
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
 
 EMBEDDING = "learned_embeds.safetensors"  # the name that diffusers looks for
 LINEAR = "linear.safetensors"
 PREVIEWS, PREVIEW_SEED = 6, 20_000_000
+OWN_TRAIN = Part(("train",), "own class", "shown")
 
 
 def _sampled_with(pipeline: Pipeline) -> tuple:
@@ -36,6 +38,7 @@ def _sampled_with(pipeline: Pipeline) -> tuple:
         pipeline.settings.stablesdg.prompt, pipeline.settings.stablesdg.like, pipeline.settings.stablesdg.token_steps,
         pipeline.settings.stablesdg.token_learning_rate, pipeline.settings.stablesdg.batch, *_sampled_with(pipeline),
     ),
+    images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -59,6 +62,7 @@ def token_embedding(build: Build) -> None:
         pipeline.settings.stablesdg.prompt, pipeline.settings.stablesdg.rank, pipeline.settings.stablesdg.steps,
         pipeline.settings.stablesdg.learning_rate, pipeline.settings.stablesdg.batch, *_sampled_with(pipeline),
     ),
+    images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch", "diffusers", "peft"},
     partitioned=True,

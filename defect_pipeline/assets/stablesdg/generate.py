@@ -6,7 +6,13 @@ from pathlib import Path
 
 import numpy as np
 
-from defect_pipeline.assets.stablesdg.adapt import class_windows, image_oriented, load_adapted, painted_with
+from defect_pipeline.assets.stablesdg.adapt import (
+    OWN_TRAIN,
+    class_windows,
+    image_oriented,
+    load_adapted,
+    painted_with,
+)
 from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
@@ -23,6 +29,7 @@ SHOWN = 36
     settings=lambda pipeline: (
         pipeline.settings.stablesdg.images, pipeline.settings.stablesdg.prompt, *painted_with(pipeline)
     ),
+    images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch", "diffusers"},
     partitioned=True,

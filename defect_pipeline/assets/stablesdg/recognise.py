@@ -16,6 +16,7 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import bars, contact_sheet, curve
 from defect_pipeline.recognition.classifier import build_classifier, predict_classes, train_classifier
 from defect_pipeline.store import atomic_write
@@ -29,6 +30,7 @@ Labelled = tuple[np.ndarray, list[int]]  # images (n, S, S, 3) uint8, and the cl
 @stage(
     parents=("inspection_images", "stablesdg_images"),
     settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
+    images=Part(("train",), "defects"),
     group="stablesdg",
     kinds={"torch", "torchvision"},
     gpu=True,
@@ -84,6 +86,7 @@ class Recognised:
 @stage(
     parents=("inspection_images", "recognizer"),
     settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
+    images=Part(("test",), "defects"),
     group="stablesdg",
     kinds={"torch"},
     gpu=True,

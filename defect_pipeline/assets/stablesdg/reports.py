@@ -8,10 +8,11 @@ import numpy as np
 
 from defect_pipeline.assets.copying import report_copies
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, remembering
-from defect_pipeline.assets.stablesdg.adapt import class_windows
+from defect_pipeline.assets.stablesdg.adapt import OWN_TRAIN, class_windows
 from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.evaluation.distances import Comparison, compare
+from defect_pipeline.imaging.parts import Part
 
 REPORT = "report.json"
 
@@ -40,6 +41,7 @@ class GeneratedReport:
 @stage(
     parents=("inspection_images", "stablesdg_images"),
     settings=_seen_by,
+    images=Part(shows="own class", classes="shown"),
     group="stablesdg",
     kinds={"torch"},
     partitioned=True,
@@ -68,6 +70,7 @@ def stablesdg_fid_report(build: Build) -> None:
 @stage(
     parents=("inspection_images", "stablesdg_images"),
     settings=_seen_by,
+    images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch"},
     partitioned=True,

@@ -13,7 +13,13 @@ import numpy as np
 
 from defect_pipeline.assets.copying import Originals
 from defect_pipeline.assets.references import extractor_of, remembering
-from defect_pipeline.assets.stablesdg.adapt import class_windows, image_oriented, load_adapted, painted_with
+from defect_pipeline.assets.stablesdg.adapt import (
+    OWN_TRAIN,
+    class_windows,
+    image_oriented,
+    load_adapted,
+    painted_with,
+)
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.evaluation.distances import kernel_distance
@@ -62,6 +68,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 @stage(
     parents=("inspection_images", "token_embedding", "lora_weights"),
     settings=_settings,
+    images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -1,0 +1,150 @@
+"""What somebody should hear of: runs that failed, gates that closed or opened, new synthetic data.
+
+A line in the log each; and, where DEFECT_PIPELINE_WEBHOOK holds a URL, in one POST together. What is told is what differs
+from the tick before, so it does not matter who made a run, the sensor, the command line or a hand in the UI.
+"""
+
+import json
+import os
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import asdict, dataclass
+
+import dagster as dg
+
+from defect_pipeline.assets.stage import Pipeline, content, label
+from defect_pipeline.automation.checks import closed_gates
+from defect_pipeline.automation.jobs import PLANS, classes_of, failure_reasons
+from defect_pipeline.automation.sensor import INTERVAL
+from defect_pipeline.automation.webhook import News, post
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.store import Store
+
+WEBHOOK_VARIABLE = "DEFECT_PIPELINE_WEBHOOK"
+ATTEMPTS = 10  # ticks after which news that the webhook does not take are given up
+FAILURES = 20  # told of at a tick; more wait for the next
+
+
+@dataclass(frozen=True)
+class Look:
+    """One look at a store: its closed gates with their problems, and the digest of each set that may be used."""
+
+    closed: dict[str, str]
+    ready: dict[str, str]
+
+    @classmethod
+    def at(cls, store: Store, pipeline: Pipeline) -> "Look":
+        plan = PLANS[pipeline.system]
+        with suppress(PipelineError):  # no images yet
+            closed = {gate.name: str(gate) for step in plan for gate in closed_gates(step, store, pipeline)}
+            return cls(closed, READY[pipeline.system](store, pipeline, closed))
+        return cls({}, {})
+
+
+def _joined(store: Store, pipeline: Pipeline, closed: dict[str, str]) -> dict[str, str]:
+    """The joined set, which is made behind open gates only."""
+    with suppress(PipelineError):
+        return {"sadf_coco": content(store.current("sadf_coco"))}
+    return {}
+
+
+def _of_classes(store: Store, pipeline: Pipeline, closed: dict[str, str]) -> dict[str, str]:
+    """Each class's images that its last report has judged, where its gate is open."""
+    judged = set(classes_of(store)) & set(store.partitions("stablesdg_fid_report"))
+    return {
+        label("stablesdg_images", k): store.current("stablesdg_fid_report", k).parents["stablesdg_images"]
+        for k in sorted(judged)
+        if label("generated_gate", k) not in closed
+    }
+
+
+READY: dict[str, Callable[[Store, Pipeline, dict[str, str]], dict[str, str]]] = {
+    "sadf": _joined,
+    "stablesdg": _of_classes,
+}
+
+
+@dataclass(frozen=True)
+class Memory:
+    """Between two ticks: what was seen, how far the failed runs are told, and the news that wait for the webhook."""
+
+    seen: Look
+    failures: str  # a cursor of Dagster's event log
+    waiting: tuple[News, ...] = ()
+    attempts: int = 0
+
+    @classmethod
+    def from_cursor(cls, cursor: str | None) -> "Memory | None":
+        """None at the first tick, and for a cursor of another version of the program."""
+        try:
+            found = json.loads(cursor or "")
+            waiting = tuple(News(*one) for one in found["waiting"])
+            return cls(Look(**found["seen"]), found["failures"], waiting, found["attempts"])
+        except (ValueError, TypeError, KeyError):
+            return None
+
+    @property
+    def cursor(self) -> str:
+        return json.dumps(asdict(self))
+
+
+def news_between(before: Look, now: Look) -> list[News]:
+    """What of two looks differs: a gate that is closed now, one that no longer is, data that were not there."""
+    closed = [
+        News("gate closed", k, f"Gate closed: {said}") for k, said in now.closed.items() if k not in before.closed
+    ]
+    opened = [News("gate opened", k, f"Gate no longer closed: {k}") for k in before.closed if k not in now.closed]
+    ready = [
+        News("data ready", k, f"New synthetic data: {k} {digest[:16]}")
+        for k, digest in now.ready.items()
+        if before.ready.get(k) != digest
+    ]
+    return closed + opened + ready
+
+
+def failed_runs(instance: dg.DagsterInstance, cursor: str) -> tuple[list[News], str]:
+    """The runs that failed behind a cursor of the event log, with their reasons, and the cursor behind these."""
+    found = instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, FAILURES, cursor, ascending=True)
+    return [_failed(instance, record.run_id) for record in found.records], found.cursor
+
+
+def _failed(instance: dg.DagsterInstance, run_id: str) -> News:
+    run = instance.get_run_by_id(run_id)
+    records = instance.get_records_for_run(run_id, of_type=dg.DagsterEventType.STEP_FAILURE).records
+    events = [event for record in records if (event := record.event_log_entry.dagster_event) is not None]
+    subject = "a run" if run is None else label(run.job_name, run.tags.get("dagster/partition"))
+    reasons = "; ".join(failure_reasons(events)) or "see the run"
+    return News("run failed", subject, f"Run {run_id[:8]} of {subject} failed: {reasons}")
+
+
+def told(memory: Memory, url: str, say: Callable[[str], None]) -> Memory:
+    """Hand the waiting news to the webhook and forget them, once they are taken or have been refused too often."""
+    if not memory.waiting or not url:
+        return Memory(memory.seen, memory.failures)
+    if not (problem := post(url, memory.waiting)):
+        return Memory(memory.seen, memory.failures)
+    if (attempts := memory.attempts + 1) < ATTEMPTS:
+        say(f"The webhook did not take the news ({problem}); they wait for the next tick.")
+        return Memory(memory.seen, memory.failures, memory.waiting, attempts)
+    say(f"The webhook did not take the news {ATTEMPTS} times ({problem}); {len(memory.waiting)} are given up.")
+    return Memory(memory.seen, memory.failures)
+
+
+@dg.sensor(
+    minimum_interval_seconds=INTERVAL,
+    default_status=dg.DefaultSensorStatus.RUNNING,
+    description=f"Failed runs, closed and opened gates, new data: to the log, and to the webhook of {WEBHOOK_VARIABLE}.",
+)
+def notify(context: dg.SensorEvaluationContext, store: Store, pipeline: Pipeline) -> dg.SensorResult:
+    """Tells what is new since the tick before; the first one takes stock only."""
+    now, memory = Look.at(store, pipeline), Memory.from_cursor(context.cursor)
+    if memory is None:
+        last = context.instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, 1).cursor
+        return dg.SensorResult(skip_reason="First look at the store.", cursor=Memory(now, last).cursor)
+    failures, cursor = failed_runs(context.instance, memory.failures)
+    fresh = [*failures, *news_between(memory.seen, now)]
+    for one in fresh:
+        context.log.info(one.text)
+    memory = Memory(now, cursor, (*memory.waiting, *fresh), memory.attempts)
+    memory = told(memory, os.environ.get(WEBHOOK_VARIABLE, ""), context.log.warning)
+    return dg.SensorResult(skip_reason="; ".join(one.text for one in fresh) or "No news.", cursor=memory.cursor)

@@ -1,0 +1,241 @@
+"""Images that join, go or are annotated anew touch what reads them; what is left alone would have come out the same."""
+
+import json
+import shutil
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+
+import cv2
+import dagster as dg
+import pytest
+import torch
+
+from defect_pipeline import profiles
+from defect_pipeline.assets import stage
+from defect_pipeline.assets.stage import STAGES, Build, Stage, materialize, open_dataset
+from defect_pipeline.automation.instance import open_instance
+from defect_pipeline.automation.jobs import PLANS, stale
+from defect_pipeline.automation.regeneration import due, run_states
+from defect_pipeline.cli import main
+from defect_pipeline.store import Draft, Store
+from defect_pipeline.workplace import Workplace
+from defect_pipeline_tests.assets.test_chain import tiny, write_class, write_component
+
+SYSTEMS = tuple(PLANS)
+Made = dict[tuple[str, str], str]  # digests by asset and partition
+
+
+@pytest.fixture(scope="module", autouse=True)
+def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # sums of other threads may differ in the last bit
+    profiles.PROFILES["grown"] = replace(
+        tiny("grown", tiny_backbone),
+        stablesdg=profiles.StableSDG(token_steps=2, steps=2, batch=2, images=4, solver_steps=2, tuning=None),
+        recognition=profiles.Recognition(models=("squeezenet",), steps=2, batch=4),
+    )
+    yield profiles.PROFILES["grown"]
+    torch.set_num_threads(threads)
+    del profiles.PROFILES["grown"]
+
+
+@pytest.fixture(scope="module")
+def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Of each system a folder with data and the store of a run."""
+    folders = {}
+    for system in SYSTEMS:
+        folders[system] = base = tmp_path_factory.mktemp(system)
+        write_component(base / "data")
+        command = ["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", "grown"]
+        assert main([*command, "--system", system]) == 0
+    return folders
+
+
+@pytest.fixture
+def site(request: pytest.FixtureRequest, first: dict[str, Path], tmp_path: Path) -> Workplace:
+    """A copy of a system's folder, to be changed."""
+    shutil.copytree(first[request.param], tmp_path / "site")
+    place = replace(Workplace.at(tmp_path / "site" / "store"), data=str(tmp_path / "site" / "data"))
+    place.open()
+    return place
+
+
+def run(place: Workplace) -> Made:
+    """What the store holds after a run."""
+    assert main(["run", "--store", str(place.store_root)]) == 0
+    return made(place)
+
+
+def made(place: Workplace) -> Made:
+    assets = [asset for step in PLANS[place.system] for asset in step.assets]
+    found = {}
+    for asset in assets:
+        for k in place.store.partitions(asset):
+            found[asset, k] = place.store.current(asset, None if k == "all" else k).digest
+    return found
+
+
+def changed(before: Made, after: Made) -> set[tuple[str, str]]:
+    return {key for key in before.keys() | after.keys() if before.get(key) != after.get(key)}
+
+
+def files(place: Workplace, asset: str, k: str) -> dict[str, str]:
+    """SHA-256 of what an artifact holds."""
+    artifact = place.store.current(asset, None if k == "all" else k)
+    listed = json.loads((artifact.path / "manifest.json").read_text())["files"]
+    return {name: entry["sha256"] for name, entry in listed.items()}
+
+
+def assert_same_from_scratch(place: Workplace, left: set[tuple[str, str]], tmp_path: Path) -> None:
+    """Made anew from the same table of images, whatever was left alone comes out the same, byte for byte."""
+    fresh = replace(place, store_root=tmp_path / "fresh")
+    shutil.copytree(place.store_root / "inspection_images", fresh.store_root / "inspection_images")
+    fresh.open()
+    with open_instance(fresh.store_root) as instance:
+        instance.add_dynamic_partitions("defect_class", list(classes(place)))
+    assert run(fresh).keys() >= left
+    for asset, k in left - {("inspection_images", "all")}:
+        assert files(fresh, asset, k) == files(place, asset, k), (asset, k)
+
+
+def classes(place: Workplace) -> tuple[str, ...]:
+    return open_dataset(place.store.current("inspection_images")).categories
+
+
+def correct(place: Workplace, k: str, split: str) -> None:
+    """Draw the mask of an image of a class and a side a little wider."""
+    images = open_dataset(place.store.current("inspection_images")).images
+    path = images.query("defect_class == @k and split == @split")["path"].iloc[0]
+    mask = (place.data_root / path).with_suffix(".png")
+    cv2.imwrite(str(mask), cv2.dilate(cv2.imread(str(mask), 0), None, iterations=2))
+
+
+@pytest.mark.parametrize(
+    ("site", "touched"),
+    [
+        (
+            "sadf",
+            {
+                ("inspection_images", "all"), ("fid_report", "beta"), ("class_report", "all"), ("sadf_coco", "all"),
+                ("segmentation_report", "all"),
+            },
+        ),
+        ("stablesdg", {("inspection_images", "all"), ("stablesdg_fid_report", "beta"), ("recognition_report", "all")}),
+    ],
+    indirect=["site"],
+)  # fmt: skip
+def test_a_corrected_test_image_is_measured_anew_and_nothing_learns(
+    site: Workplace, touched: set[tuple[str, str]], tmp_path: Path
+) -> None:
+    before = made(site)
+    correct(site, "beta", "test")
+    after = run(site)
+    assert changed(before, after) == touched
+    assert_same_from_scratch(site, after.keys() - touched, tmp_path)
+
+
+@pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
+def test_classes_of_the_second_system_do_not_touch_each_other(site: Workplace, tmp_path: Path) -> None:
+    before = made(site)
+    write_class(site.data_root / "aleph", 7)  # in front of the others
+    correct(site, "beta", "train")
+    after = run(site)
+    alone = {key for key in before if key[1] == "alpha"}
+    assert not changed(before, after) & alone and len(alone) == len(PLANS["stablesdg"][1].assets)
+    assert {("token_embedding", "beta"), ("token_embedding", "aleph"), ("recognizer", "all")} <= changed(before, after)
+    assert_same_from_scratch(site, alone, tmp_path)
+
+    shutil.rmtree(site.data_root / "aleph")
+    last = run(site)
+    assert changed(after, last) == {(name, "all") for name in ("inspection_images", "recognizer", "recognition_report")}
+    assert classes(site) == ("alpha", "beta")
+
+
+@pytest.mark.parametrize("site", ["sadf"], indirect=True)
+def test_a_class_that_joins_behind_redraws_no_other(site: Workplace) -> None:
+    write_class(site.data_root / "gamma", 7)
+    assert main(["manifest", "--store", str(site.store_root)]) == 0
+    for asset in ("mask_bank", "topological_drivers"):
+        assert not stale(asset, "alpha", site.store, site.pipeline) and stale(asset, "gamma", site.store, site.pipeline)
+    assert stale("concept_weights", None, site.store, site.pipeline)
+    assert not stale("defect_free_pool", None, site.store, site.pipeline)
+
+
+@pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
+def test_what_was_undone_is_asked_for_again(site: Workplace) -> None:
+    """A run key that named the result alone would be one that Dagster knows, and skips."""
+    folder, keys = site.data_root / "beta", []
+    with open_instance(site.store_root) as instance:
+        for there in (True, False, True):
+            for file in ("00.jpg", "00.png"):
+                if there:
+                    shutil.copy2(folder / file, folder / f"again{file}")  # with its time, as if it had never been away
+                else:
+                    (folder / f"again{file}").unlink()
+            (first_look,), (second_look,) = (due(run_states(instance, site.store, site.pipeline)) for _ in range(2))
+            assert first_look == second_look  # as long as nothing was made: a run that fails is not repeated
+            keys.append(first_look.wanted)
+            assert main(["manifest", "--store", str(site.store_root)]) == 0
+    assert len(set(keys)) == 3
+
+
+@pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
+def test_a_gate_that_was_found_closed_holds_the_next_run_back(
+    site: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    profile = profiles.PROFILES["grown"]
+    strict = replace(profile.thresholds, per_class={"beta": (-10.0, 1e9)})
+    monkeypatch.setitem(profiles.PROFILES, "grown", replace(profile, thresholds=strict))
+    shutil.rmtree(site.store_root / "recognizer")
+    for _ in range(2):
+        assert main(["run", "--store", str(site.store_root)]) == 1
+        assert "generated_gate [beta]: KID" in " ".join(capfd.readouterr().err.split())
+        assert not site.store.partitions("recognizer")
+        with open_instance(site.store_root) as instance:
+            assert due(run_states(instance, site.store, site.pipeline)) == []
+    monkeypatch.setitem(profiles.PROFILES, "grown", profile)
+    assert main(["run", "--store", str(site.store_root)]) == 0
+    assert site.store.partitions("recognizer") == ["all"]
+
+
+@pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
+def test_a_build_is_given_what_its_stage_declares(site: Workplace, tmp_path: Path) -> None:
+    def build(name: str, partition: str | None) -> Build:
+        inputs = STAGES[name].inputs(site.store, partition)
+        return Build(STAGES[name], inputs, site.store, site.pipeline, Draft(tmp_path), partition, None, tmp_path)  # type: ignore[arg-type]
+
+    own = build("token_embedding", "beta")
+    images = own.dataset().images
+    assert set(images["split"]) == {"train"} and set(images["defect_class"]) == {"beta"}
+    assert own.dataset().categories == ("beta",)
+    for forbidden in (lambda: own.parent("inspection_images"), own.classes, own.colours):
+        with pytest.raises(KeyError, match="token_embedding"):
+            forbidden()
+    with pytest.raises(KeyError, match="does not list"):
+        own.parent("lora_weights")
+    assert build("recognizer", None).classes() == ("alpha", "beta")
+
+
+def test_a_build_reads_what_its_digest_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Another run may replace a parent while a build is under way."""
+    store, seen = Store(root=str(tmp_path)), []
+
+    def write(digest: str) -> None:
+        with store.create("parent", digest) as draft:
+            (draft.path / "file").write_text(digest)
+
+    def child(build: Build) -> None:
+        write("new")
+        seen.append((build.parent("parent").path / "file").read_text())
+
+    context = SimpleNamespace(instance=dg.DagsterInstance.ephemeral())
+    pipeline = stage.Pipeline(data=str(tmp_path))
+    made = Stage("child", child, ("parent",), lambda pipeline: None, "1", False)
+    monkeypatch.setitem(STAGES, "parent", Stage("parent", child, (), lambda pipeline: None, "1", False))
+    monkeypatch.setitem(STAGES, "child", made)
+    write("old")
+    artifact, _ = materialize(made, context, store, pipeline, None)  # type: ignore[arg-type]
+    assert seen == ["old"] and artifact.parents == {"parent": "old"}
+    assert made.digest(store, pipeline, None) != artifact.digest  # so that it is stale

@@ -1,0 +1,106 @@
+"""A part holds what it says, numbered anew, and nothing that lies outside leaves a trace in it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from defect_pipeline.imaging.dataset import INSTANCE_COLUMNS, OPENED_COLUMNS, REJECTED_COLUMNS, Dataset
+from defect_pipeline.imaging.masks import bbox, encode
+from defect_pipeline.imaging.parts import Part
+from defect_pipeline.imaging.splits import manifest_digest
+
+IMAGES = (  # name, what it shows, its side
+    ("a", ("crack",), "train"), ("b", ("crack", "pit"), "train"), ("c", (), "train"),
+    ("d", ("pit",), "test"), ("e", ("stain",), "val"), ("f", (), "unused"),
+)  # fmt: skip
+
+
+def dataset(*images: tuple[str, tuple[str, ...], str]) -> Dataset:
+    """Of 8 x 8 px, a defect of 2 x 2 px for each class shown, as it would be ingested."""
+    mask = np.zeros((8, 8), bool)
+    mask[2:4, 3:5] = True
+    shown = [(number, name) for number, (_, names, _) in enumerate(images, start=1) for name in names]
+    rows = [(number, name, encode(mask), 4, bbox(mask), "mask", 0) for number, name in shown]
+    table = {
+        "path": [f"{name}.png" for name, _, _ in images], "sha256": [name * 64 for name, _, _ in images],
+        "width": 8, "height": 8, "defect_class": [min(names, default="") for _, names, _ in images],
+        "group": [name for name, _, _ in images], "split": [split for _, _, split in images],
+    }  # fmt: skip
+    return Dataset(
+        root=Path("/data"),
+        images=pd.DataFrame(table, index=pd.RangeIndex(1, len(images) + 1, name="image_id")),
+        instances=pd.DataFrame(rows, columns=list(INSTANCE_COLUMNS)),
+        categories=tuple(sorted({name for _, names, _ in images for name in names})),
+        rejected=pd.DataFrame([("x.png", "is empty", "")], columns=list(REJECTED_COLUMNS)),
+        opened=pd.DataFrame([("a.png", *[0] * (len(OPENED_COLUMNS) - 1))], columns=list(OPENED_COLUMNS)),
+    )
+
+
+def seen(part: Dataset) -> dict[str, list[str]]:
+    """What each image of a part shows, by its path."""
+    return {part.images.at[i, "path"]: [name for name, _ in part.masks(i)] for i in part.images.index}
+
+
+def digest(part: Dataset) -> tuple[str, str]:
+    return part.digest, manifest_digest(part.images)
+
+
+@pytest.mark.parametrize(
+    ("part", "paths", "classes"),
+    [
+        (Part(), "abcde", ("crack", "pit", "stain")),
+        (Part(("train",)), "abc", ("crack", "pit", "stain")),
+        (Part(("train",), "defects", "shown"), "ab", ("crack", "pit")),
+        (Part(("train",), "no defect", "shown"), "c", ()),
+        (Part(("train", "test"), "own class", "shown"), "bd", ("crack", "pit")),
+        (Part(("test",), "own class", "ranked"), "d", ("crack", "pit")),
+        (Part(("test",), "own class", "shown"), "d", ("pit",)),
+        (Part(splits=()), "", ("crack", "pit", "stain")),
+    ],
+)
+def test_a_part_holds_what_it_says(part: Part, paths: str, classes: tuple[str, ...]) -> None:
+    whole = dataset(*IMAGES)
+    found = part.of(whole, "pit")
+    assert seen(found) == {path: names for path, names in seen(whole).items() if path[0] in paths}
+    assert found.categories == classes and found.images.index.tolist() == list(range(1, len(paths) + 1))
+    assert found.rejected.empty and found.opened.empty and found.root == whole.root
+
+
+def test_what_lies_outside_leaves_no_trace() -> None:
+    part = Part(("train",), "own class", "ranked")
+    before = part.of(dataset(*IMAGES), "pit")
+    for others in (
+        [("0", ("crack",), "train"), *IMAGES],  # joins in front: all images are numbered anew
+        [*IMAGES, ("g", ("tear",), "train")],  # of a class behind
+        [one for one in IMAGES if one[0] != "a"],
+        [(name, () if name == "e" else names, side) for name, names, side in IMAGES],
+        [(name, names, "val" if name == "d" else side) for name, names, side in IMAGES],
+    ):
+        after = part.of(dataset(*others), "pit")
+        assert digest(after) == digest(before)
+        pd.testing.assert_frame_equal(after.images, before.images)
+        pd.testing.assert_frame_equal(after.instances, before.instances)
+        assert after.categories == before.categories
+
+
+def test_what_lies_inside_does() -> None:
+    part = Part(("train",), "own class", "ranked")
+    before = digest(part.of(dataset(*IMAGES), "pit"))
+    for others in (
+        [*IMAGES, ("g", ("pit",), "train")],
+        [*IMAGES, ("g", ("ant",), "test")],  # a class in front recolours
+        [one for one in IMAGES if one[0] != "b"],
+        [(name, ("pit",) if name == "b" else names, side) for name, names, side in IMAGES],
+        [(name, names, "test" if name == "b" else side) for name, names, side in IMAGES],
+    ):
+        assert digest(part.of(dataset(*others), "pit")) != before
+    whole = dataset(*IMAGES)
+    other = np.zeros((8, 8), bool)
+    other[5:7, 3:5] = True
+    redrawn = whole.instances.assign(counts=[encode(other), *whole.instances["counts"][1:]])
+    assert digest(part.of(replace(whole, instances=redrawn), "pit")) == before  # the first is a crack in image a
+    redrawn = whole.instances.assign(counts=whole.instances["counts"].where(whole.instances.index != 1, encode(other)))
+    assert digest(part.of(replace(whole, instances=redrawn), "pit")) != before  # a crack, but in an image with a pit
