@@ -1,5 +1,6 @@
 """Asset checks: pure verdicts on artifacts, shown by Dagster and printed by `defect-pipeline check`."""
 
+import functools
 import json
 import warnings
 from collections.abc import Callable
@@ -175,11 +176,19 @@ def closed_gates(step: Step, store: Store, pipeline: Pipeline) -> list[Verdict]:
     In a run, a blocking check stops the assets behind it; a later run knows nothing of it and has to look again.
     """
     gates = [check for check in CHECKS if check.blocking and check.asset in step.assets]
+    asked = repr(pipeline.settings.thresholds), store.since("inspection_images")
     found = []
     for check, partition in ((check, k) for check in gates for k in step.partitions(store)):
         with suppress(PipelineError):  # not made yet
-            found.append(evaluate(check, store, pipeline, partition))
+            since = store.since(check.asset, partition)
+            found.append(_evaluated(check, store, pipeline, partition, since, *asked))
     return [verdict for verdict in found if verdict.problems]
+
+
+@functools.lru_cache(maxsize=1024)  # two sensors ask at every tick, and some checks read every image
+def _evaluated(check: Check, store: Store, pipeline: Pipeline, partition: str | None, *asked: str) -> Verdict:
+    """As `evaluate`, once for each artifact and for what else is ``asked`` of it."""
+    return evaluate(check, store, pipeline, partition)
 
 
 def _dagster_check(check: Check) -> dg.AssetChecksDefinition:
