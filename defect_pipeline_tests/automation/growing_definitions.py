@@ -7,7 +7,13 @@ from pathlib import Path
 
 from defect_pipeline import profiles
 from defect_pipeline.automation import sensor
-from defect_pipeline_tests.assets.test_chain import tiny
+
+sensor.INTERVAL, sensor.SETTLE = 1, 1  # before anything is imported that reads them
+
+from defect_pipeline.definitions import defs  # noqa: E402
+from defect_pipeline_tests.assets.test_chain import tiny  # noqa: E402
+
+__all__ = ["defs"]
 
 PROFILE = "growing"
 BACKBONE, THRESHOLDS = "GROWING_BACKBONE", "GROWING_THRESHOLDS"
@@ -31,8 +37,3 @@ profiles.PROFILES = _Live(
         )
     }
 )
-sensor.INTERVAL, sensor.SETTLE = 1, 1
-
-from defect_pipeline.definitions import defs  # noqa: E402  # by now with these settings
-
-__all__ = ["defs"]
