@@ -8,7 +8,7 @@ import json
 import os
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 import dagster as dg
 
@@ -34,8 +34,9 @@ class Look:
 
     @classmethod
     def at(cls, store: Store, pipeline: Pipeline) -> "Look":
+        """What there is by now; nothing while there are no images."""
         plan = PLANS[pipeline.system]
-        with suppress(PipelineError):  # no images yet
+        with suppress(PipelineError):
             closed = {gate.name: str(gate) for step in plan for gate in closed_gates(step, store, pipeline)}
             return cls(closed, READY[pipeline.system](store, pipeline, closed))
         return cls({}, {})
@@ -119,15 +120,14 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> News:
 
 def told(memory: Memory, url: str, say: Callable[[str], None]) -> Memory:
     """Hand the waiting news to the webhook and forget them, once they are taken or have been refused too often."""
-    if not memory.waiting or not url:
-        return Memory(memory.seen, memory.failures)
-    if not (problem := post(url, memory.waiting)):
-        return Memory(memory.seen, memory.failures)
-    if (attempts := memory.attempts + 1) < ATTEMPTS:
+    done, attempts = replace(memory, waiting=(), attempts=0), memory.attempts + 1
+    problem = post(url, memory.waiting) if url and memory.waiting else ""
+    if problem and attempts < ATTEMPTS:
         say(f"The webhook did not take the news ({problem}); they wait for the next tick.")
-        return Memory(memory.seen, memory.failures, memory.waiting, attempts)
-    say(f"The webhook did not take the news {ATTEMPTS} times ({problem}); {len(memory.waiting)} are given up.")
-    return Memory(memory.seen, memory.failures)
+        return replace(memory, attempts=attempts)
+    if problem:
+        say(f"The webhook did not take the news {ATTEMPTS} times ({problem}); {len(memory.waiting)} are given up.")
+    return done
 
 
 @dg.sensor(

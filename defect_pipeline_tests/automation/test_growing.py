@@ -6,6 +6,7 @@ Runs are launched into the daemon, not each into a process of its own, which wou
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -91,6 +92,11 @@ class Site:
     def place(self) -> Workplace:
         return Workplace.at(self.base / "store")
 
+    def drop(self, *classes: str) -> None:
+        """Copy images of these classes, which lie ready, into the folder."""
+        for k in classes:
+            shutil.copytree(self.base / "camera" / k, self.data / k, copy_function=shutil.copyfile)
+
     def set_thresholds(self, **per_class: tuple[float, float]) -> None:
         partial = self.base / "thresholds.partial"
         partial.write_text(json.dumps(per_class))
@@ -160,6 +166,8 @@ class Site:
 @pytest.fixture
 def site(tiny_backbone: Path, tmp_path: Path) -> Iterator[Site]:
     (tmp_path / "data").mkdir()
+    for seed, k in enumerate(("alpha", "beta", "gamma")):
+        write_class(tmp_path / "camera" / k, seed)
     (tmp_path / "store" / "dagster").mkdir(parents=True)
     (tmp_path / "store" / "dagster" / "dagster.yaml").write_text(INSTANCE)
     note = {"data": str(tmp_path / "data"), "profile": "growing", "system": "stablesdg"}
@@ -214,11 +222,7 @@ def test_a_folder_that_grows_is_followed(site: Site) -> None:
     wait_for("the webserver and a first tick", site.is_up)
     site.ask("mutation {startSensor(sensorSelector: %s) {__typename}}" % (SELECTOR % "watch_folder"))
 
-    def first_images() -> None:
-        for seed, k in enumerate(("alpha", "beta")):
-            write_class(site.data / k, seed)
-
-    assert site.runs_after(first_images) == [
+    assert site.runs_after(lambda: site.drop("alpha", "beta")) == [
         ("adapt", "alpha", "SUCCESS"), ("adapt", "beta", "SUCCESS"),
         ("recognise", "", "SUCCESS"), ("register", "", "SUCCESS"),
     ]  # fmt: skip
@@ -227,7 +231,7 @@ def test_a_folder_that_grows_is_followed(site: Site) -> None:
     assert site.webhook.refused == 1
 
     site.set_thresholds(gamma=(-10, 1e9))
-    runs = site.runs_after(lambda: write_class(site.data / "gamma", 2))
+    runs = site.runs_after(lambda: site.drop("gamma"))
     assert runs == [("adapt", "gamma", "FAILURE"), ("register", "", "SUCCESS")]  # no fan-in behind a closed gate
     assert site.classes() == ["alpha", "beta", "gamma"]
     assert (site.gate("gamma"), site.gate("beta")) == ("FAILED", "SUCCEEDED")
