@@ -35,21 +35,21 @@ class Look:
     @classmethod
     def at(cls, store: Store, pipeline: Pipeline) -> "Look":
         """What there is by now; nothing while there are no images."""
+        if not store.partitions("inspection_images"):
+            return cls({}, {})
         plan = PLANS[pipeline.system]
-        with suppress(PipelineError):
-            closed = {gate.name: str(gate) for step in plan for gate in closed_gates(step, store, pipeline)}
-            return cls(closed, READY[pipeline.system](store, pipeline, closed))
-        return cls({}, {})
+        closed = {gate.name: str(gate) for step in plan for gate in closed_gates(step, store, pipeline)}
+        return cls(closed, READY[pipeline.system](store, closed))
 
 
-def _joined(store: Store, pipeline: Pipeline, closed: dict[str, str]) -> dict[str, str]:
+def _joined(store: Store, closed: dict[str, str]) -> dict[str, str]:
     """The joined set, which is made behind open gates only."""
     with suppress(PipelineError):
         return {"sadf_coco": content(store.current("sadf_coco"))}
     return {}
 
 
-def _of_classes(store: Store, pipeline: Pipeline, closed: dict[str, str]) -> dict[str, str]:
+def _of_classes(store: Store, closed: dict[str, str]) -> dict[str, str]:
     """Each class's images that its last report has judged, where its gate is open."""
     judged = set(classes_of(store)) & set(store.partitions("stablesdg_fid_report"))
     return {
@@ -59,7 +59,7 @@ def _of_classes(store: Store, pipeline: Pipeline, closed: dict[str, str]) -> dic
     }
 
 
-READY: dict[str, Callable[[Store, Pipeline, dict[str, str]], dict[str, str]]] = {
+READY: dict[str, Callable[[Store, dict[str, str]], dict[str, str]]] = {
     "sadf": _joined,
     "stablesdg": _of_classes,
 }
