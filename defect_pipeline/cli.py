@@ -17,6 +17,7 @@ from defect_pipeline.errors import PipelineError
 
 out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a CI's log has no width of its own
 err = Console(stderr=True)
+FORMATS = ("coco", "coco-polygons", "yolo", "cvat", "label-studio")
 TABLES = {  # of either paper, by the names of their assets
     "sadf": {"1": "table_1", "2": "table_2", "3": "table_3", "4": "table_4"},
     "stablesdg": {"II": "table_ii", "III": "table_iii", "IV": "table_iv", "VI": "table_vi", "fig9": "figure_9"},

@@ -3,7 +3,7 @@
 import contextlib
 import io
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from defect_pipeline.imaging.masks import bbox, encode
 
 def coco_dict(
     images: Sequence[Mapping[str, Any]],
-    masks: Sequence[Sequence[tuple[str, np.ndarray]]],
+    masks: Iterable[Sequence[tuple[str, np.ndarray]]],
     categories: Sequence[str],
 ) -> dict[str, Any]:
     """A COCO document of `images` (file_name, width, height, and what else shall ride along) and their instances.
