@@ -90,6 +90,18 @@ def _parser() -> argparse.ArgumentParser:
         help="these alone, of either system; may be repeated (default: all of the store's system)",
     )
     tables.add_argument("--to", type=Path, help="folder to write the tables and their pictures to")
+    export = add(
+        "export", _export, "Write the synthetic set for a labelling or training tool, with a dataset card.", place
+    )
+    export.add_argument("--format", choices=FORMATS, required=True)
+    export.add_argument(
+        "--to", type=Path, required=True, help="folder to write to; an earlier export there is replaced"
+    )
+    export.add_argument("--unfiltered", action="store_true", help="with the images that the filter rejected")
+    export.add_argument("--with-real", action="store_true", help="with the inspection images, each in its split")
+    export.add_argument(
+        "--license", default="unknown", help="for the dataset card, such as cc-by-4.0 (default: unknown)"
+    )
     add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
         "--csv", action="store_true", help="as CSV instead of a table"
@@ -194,6 +206,18 @@ def _tables(options: argparse.Namespace) -> int:
         if options.to:
             out.print(f"The tables are in {options.to}.")
     return 1 if failures else 0
+
+
+def _export(options: argparse.Namespace) -> int:
+    from defect_pipeline.summary.export import export_set
+
+    place = _workplace(options)
+    n = export_set(
+        place.store, place.pipeline, options.format, options.to,
+        unfiltered=options.unfiltered, with_real=options.with_real, licence=options.license,
+    )  # fmt: skip
+    out.print(f"{n} images are in {options.to}; its README.md tells how to open them.", soft_wrap=True, highlight=False)
+    return 0
 
 
 def _check(options: argparse.Namespace) -> int:

@@ -156,7 +156,7 @@ class Store(dg.ConfigurableResource):
         """
         home = self._directory(asset, partition)
         desk = Path(home.path) if self._local else self._scratch / "drafts" / asset / home.name
-        with _temporary(desk, digest) as path, room(desk):
+        with temporary(desk, digest) as path, room(desk):
             draft = Draft(path)
             yield draft
             _seal(draft, parents or {})
@@ -219,11 +219,11 @@ class Store(dg.ConfigurableResource):
         local = self._scratch / "cache" / digest_of(str(directory), manifest)
         if _manifest(UPath(local)) is not None:
             return local
-        with _temporary(local.parent, local.name) as path, room(local.parent):
+        with temporary(local.parent, local.name) as path, room(local.parent):
             for name, entry in manifest["files"].items():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 directory.fs.get_file((directory / name).path, str(path / name))
-                if _sha256(path / name) != entry["sha256"]:
+                if file_sha256(path / name) != entry["sha256"]:
                     raise PipelineError(f"{directory / name} is spoiled; remove {directory} and run again.")
             atomic_write(path / MANIFEST, json.dumps(manifest).encode())
             _rename(path, local)
@@ -276,7 +276,7 @@ def _seal(draft: Draft, parents: dict[str, str]) -> None:
         _sync(path)
         if path.is_file():
             name = path.relative_to(draft.path).as_posix()
-            files[name] = {"size": path.stat().st_size, "sha256": _sha256(path)}
+            files[name] = {"size": path.stat().st_size, "sha256": file_sha256(path)}
     manifest = {
         "format": FORMAT, "files": files, "metadata": draft.metadata, "parents": parents,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -289,7 +289,7 @@ def _rename(source: Path, target: Path) -> None:
     while not _moved(source, target):
         if _manifest(UPath(target)) is not None:
             return
-        with suppress(FileNotFoundError), _temporary(target.parent, target.name) as aside:
+        with suppress(FileNotFoundError), temporary(target.parent, target.name) as aside:
             os.rename(target, aside / "broken")
     _sync(target.parent)
 
@@ -320,8 +320,8 @@ def _upload(source: Path, target: UPath) -> None:
 
 
 @contextmanager
-def _temporary(base: Path, digest: str) -> Iterator[Path]:
-    """A directory in ``base`` named after this process, so that another one can tell when it is abandoned."""
+def temporary(base: Path, digest: str) -> Iterator[Path]:
+    """A directory in ``base`` named after this process, so that another one can tell when it is abandoned; it goes at the end."""
     for other in base.glob(".*.tmp"):
         if _abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
@@ -354,7 +354,8 @@ def _safe(partition: str) -> str:
     return quote(partition, safe=" ").replace(".", "%2E")
 
 
-def _sha256(path: Path) -> str:
+def file_sha256(path: Path) -> str:
+    """64 hex digits over a file's bytes."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
@@ -369,8 +370,8 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def room(folder: Path) -> Iterator[None]:
-    """A full disk as a sentence: raises PipelineError in place of what it made the block raise."""
+def room(folder: Path, option: str = "--store") -> Iterator[None]:
+    """A full disk as a sentence that names the folder's option: raises PipelineError in place of what it made the block raise."""
     try:
         yield
     except PipelineError:
@@ -381,7 +382,7 @@ def room(folder: Path) -> Iterator[None]:
         if not _is_full(error, free):
             raise
         raise PipelineError(
-            f"The disk of {folder} is full ({free / 1e9:.2f} GB free): make room, or name another folder with --store; "
+            f"The disk of {folder} is full ({free / 1e9:.2f} GB free): make room, or name another folder with {option}; "
             "the same command goes on where it stopped."
         ) from error
 

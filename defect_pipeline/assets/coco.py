@@ -3,7 +3,9 @@
 import hashlib
 import json
 import shutil
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import dagster as dg
 import numpy as np
@@ -92,6 +94,11 @@ def _merged(build: Build, stage_name: str) -> dict:
 def _file_name(build: Build, defect_class: str, name: str) -> str:
     """Where a class's image lies in the joined set."""
     return f"{IMAGES}/{build.classes().index(defect_class)}_{name}"
+
+
+def painted_name(image: Mapping[str, Any]) -> str:
+    """The file name that an image of the joined set had in its class's `sadf_images`."""
+    return Path(image["file_name"]).name.split("_", 1)[1]
 
 
 def _overview(build: Build) -> np.ndarray:

@@ -14,8 +14,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.export.pictures import Picture, by_split, refuse_unwritable
+from defect_pipeline.imaging.export.pictures import Picture, by_split, hex_colours, refuse_unwritable, run_lengths
 from defect_pipeline.imaging.masks import bbox
 
 FLAG = {"name": "synthetic", "mutable": False, "input_type": "checkbox", "default_value": "false", "values": ["false"]}
@@ -25,8 +24,8 @@ def write_cvat(folder: Path, pictures: Sequence[Picture], categories: Sequence[s
     """Raises PipelineError for a class name that XML cannot hold or that is longer than 64 characters."""
     refuse_unwritable(categories, "CVAT", longest=64)
     labels = [
-        {"name": name, "color": "#%02x%02x%02x" % colour, "type": "mask", "attributes": [FLAG]}
-        for name, colour in class_colours(categories).items()
+        {"name": name, "color": colour, "type": "mask", "attributes": [FLAG]}
+        for name, colour in hex_colours(categories).items()
     ]
     (folder / "labels.json").write_text(json.dumps(labels, ensure_ascii=False, indent=1), encoding="utf-8")
     # in the order in which CVAT numbers the files of a task: it goes by number where it does not find a name
@@ -43,12 +42,6 @@ def write_cvat(folder: Path, pictures: Sequence[Picture], categories: Sequence[s
             ElementTree.SubElement(found, "attribute", {"name": "synthetic"}).text = str(picture.synthetic).lower()
     ElementTree.indent(root, " ")
     ElementTree.ElementTree(root).write(folder / "annotations.xml", encoding="utf-8", xml_declaration=True)
-
-
-def run_lengths(values: np.ndarray) -> np.ndarray:
-    """Lengths of the runs of equal values in a 1-d array that is not empty."""
-    starts = np.flatnonzero(np.diff(values)) + 1
-    return np.diff(np.concatenate([[0], starts, [len(values)]]))
 
 
 def _shape(mask: np.ndarray) -> dict[str, str]:

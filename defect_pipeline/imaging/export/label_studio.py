@@ -15,9 +15,7 @@ from xml.etree import ElementTree
 
 import numpy as np
 
-from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.export.cvat import run_lengths
-from defect_pipeline.imaging.export.pictures import Picture, by_split, refuse_unwritable
+from defect_pipeline.imaging.export.pictures import Picture, by_split, hex_colours, refuse_unwritable, run_lengths
 
 TAG, IMAGE = "defects", "image"  # of the labels and of the image in the interface
 WORD = 8  # bits of a value
@@ -33,8 +31,8 @@ def write_label_studio(folder: Path, pictures: Sequence[Picture], categories: Se
     view = ElementTree.Element("View")
     ElementTree.SubElement(view, "Image", name=IMAGE, value=f"${IMAGE}", zoom="true")
     labels = ElementTree.SubElement(view, "BrushLabels", name=TAG, toName=IMAGE)
-    for name, colour in class_colours(categories).items():
-        ElementTree.SubElement(labels, "Label", value=name, background="#%02x%02x%02x" % colour)
+    for name, colour in hex_colours(categories).items():
+        ElementTree.SubElement(labels, "Label", value=name, background=colour)
     ElementTree.indent(view, " ")
     ElementTree.ElementTree(view).write(folder / "labeling_config.xml", encoding="utf-8")
 

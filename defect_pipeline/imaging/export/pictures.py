@@ -8,6 +8,7 @@ from itertools import groupby
 import numpy as np
 
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.masks import decode
 
 IMAGES = "images"
@@ -76,3 +77,14 @@ def refuse_unwritable(categories: Sequence[str], tool: str, *, longest: int | No
             raise PipelineError(
                 f"{tool} cannot hold the class name {name!r}: it has {len(name)} characters, {longest} are allowed. Rename the class in the data."
             )
+
+
+def hex_colours(categories: Sequence[str]) -> dict[str, str]:
+    """category -> "#rrggbb", the colour that it has in this project's pictures too."""
+    return {name: f"#{bytes(colour).hex()}" for name, colour in class_colours(categories).items()}
+
+
+def run_lengths(values: np.ndarray) -> np.ndarray:
+    """Lengths of the runs of equal values in a 1-d array that is not empty."""
+    starts = np.flatnonzero(np.diff(values)) + 1
+    return np.diff(np.concatenate([[0], starts, [len(values)]]))

@@ -12,7 +12,6 @@ import yaml
 from defect_pipeline.cli import FORMATS
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.export import WRITERS
-from defect_pipeline.imaging.export.label_studio import brush_rle
 from defect_pipeline.imaging.export.pictures import Instance, Picture
 from defect_pipeline.imaging.masks import encode
 from defect_pipeline_tests.imaging.export.readers import READERS, inside

@@ -1,0 +1,171 @@
+"""What `defect-pipeline export` writes: a store's synthetic set, by itself or with the real images, for other tools."""
+
+import csv
+import json
+import os
+import shutil
+from collections import defaultdict
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.coco import FILTERED, UNFILTERED, painted_name
+from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.stage import Pipeline, open_dataset
+from defect_pipeline.assets.synthesis import image_seed
+from defect_pipeline.automation.jobs import stale
+from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.export import WRITERS
+from defect_pipeline.imaging.export.pictures import Instance, Picture
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import save_png
+from defect_pipeline.store import Store, file_sha256, room, temporary
+from defect_pipeline.summary.card import dataset_card
+
+NOTE = "export.json"  # what an export consists of, so that another one may replace it and nothing else
+TABLE = "metadata.csv"  # of the images
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where the file of a picture comes from: one of the store is copied, a photograph becomes 8-bit PNG as displayed."""
+
+    path: Path
+    copied: bool
+
+    def write(self, target: Path) -> None:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if self.copied:
+            shutil.copyfile(self.path, target)
+        else:
+            save_png(target, read_image(self.path))
+
+
+def export_set(
+    store: Store, pipeline: Pipeline, form: str, target: Path, *, unfiltered: bool, with_real: bool, licence: str
+) -> int:
+    """Write the set in one of WRITERS' formats to the folder ``target``, whole or not at all; how many images it has.
+
+    ``unfiltered`` takes the rejected images too, ``with_real`` all inspection images with their split; synthetic ones
+    are for training. Raises PipelineError where the target holds anything but an export, where the store has no set
+    that is up to date, or where the format cannot hold a class's name.
+    """
+    target = target.resolve()
+    _refuse(store, pipeline, target)
+    pictures = dict(_synthetic(store, pipeline, UNFILTERED if unfiltered else FILTERED))
+    if with_real:
+        pictures |= dict(_real(store))
+    categories = open_dataset(store.current("inspection_images")).categories
+    with room(target.parent, "--to"), temporary(target.parent, target.name) as desk:
+        folder = desk / target.name  # of the final name, which Label Studio's paths begin with
+        for picture, source in pictures.items():
+            source.write(folder / picture.path)
+        WRITERS[form](folder, list(pictures), categories)
+        _write_table(folder / TABLE, list(pictures))
+        files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(_files(folder))}
+        card = dataset_card(store, pipeline, form, list(pictures), files, licence)
+        (folder / "README.md").write_text(card, encoding="utf-8")
+        files["README.md"] = file_sha256(folder / "README.md")
+        (folder / NOTE).write_text(json.dumps({"format": form, "files": files}, indent=1), encoding="utf-8")
+        _check_replaceable(target)  # once more: writing takes a while
+        if target.exists():
+            os.rename(target, desk / "replaced")
+        os.rename(folder, target)
+    return len(pictures)
+
+
+def _refuse(store: Store, pipeline: Pipeline, target: Path) -> None:
+    """Raises PipelineError where there is nothing to export or no place for it; before anything is written."""
+    if pipeline.system != "sadf":
+        raise PipelineError(
+            f"{store.root} is of --system {pipeline.system}, whose images have no masks; export a run of --system sadf."
+        )
+    store.current("sadf_coco")
+    if stale("sadf_coco", None, store, pipeline):
+        raise PipelineError(
+            f"The sadf_coco in {store.root} is older than what it was made from; run `defect-pipeline run` first."
+        )
+    if target == pipeline.root or pipeline.root in target.parents:
+        raise PipelineError(
+            f"{target} lies among the inspection images, where synthetic ones would be taken for real; name another folder with --to."
+        )
+    _check_replaceable(target)
+
+
+def _check_replaceable(target: Path) -> None:
+    """Raises PipelineError unless there is nothing at the target, or an export and nothing else, each file as written."""
+    if target.is_dir():
+        try:
+            known = json.loads((target / NOTE).read_bytes())["files"]
+        except (FileNotFoundError, ValueError, KeyError, TypeError):
+            known = {}
+        others = [path for path in sorted(_files(target)) if path != target / NOTE]
+        for path in others:
+            if known.get(path.relative_to(target).as_posix()) != file_sha256(path):
+                raise PipelineError(
+                    f"{path} is not of an export, or was changed since; move it away, or name another folder with --to."
+                )
+    elif target.exists():
+        raise PipelineError(f"{target} is a file; name a folder with --to.")
+
+
+def _files(folder: Path) -> Iterator[Path]:
+    return (path for path in folder.rglob("*") if not path.is_dir())
+
+
+def _synthetic(store: Store, pipeline: Pipeline, file: str) -> Iterator[tuple[Picture, Source]]:
+    """The images of `sadf_coco`, as one of its documents lists them."""
+    folder = store.current("sadf_coco").path
+    coco = json.loads((folder / file).read_text())
+    names = {category["id"]: category["name"] for category in coco["categories"]}
+    instances: dict[int, list[Instance]] = defaultdict(list)
+    for found in coco["annotations"]:
+        instances[found["image_id"]].append(Instance(names[found["category_id"]], found["segmentation"]["counts"]))
+    banks = {k: read_bank(store.current("mask_bank", k).path) for k in names.values()}
+    verdicts = {k: read_verdicts(store.current("sadf_accepted", k).path).set_index("image") for k in names.values()}
+    for image in coco["images"]:
+        k, painted = image["defect_class"], painted_name(image)
+        origin = {
+            "defect_class": k,
+            "seed": image_seed(pipeline.seed, k, painted),
+            "driver": image["driver"],
+            "rejected_as": str(verdicts[k].at[painted, "reason"]),
+            "source": f"defect_free_pool/{banks[k][image['driver']].background}",
+            "group": "",
+        }
+        stem = Path(image["file_name"]).stem
+        own = tuple(instances[image["id"]])
+        picture = Picture(stem, "train", image["height"], image["width"], True, own, origin)
+        yield picture, Source(folder / image["file_name"], copied=True)
+
+
+def _real(store: Store) -> Iterator[tuple[Picture, Source]]:
+    """The inspection images with their own split, annotated and defect-free ones."""
+    dataset = open_dataset(store.current("inspection_images"))
+    own: dict[int, list[Instance]] = defaultdict(list)
+    columns = dataset.instances[["image_id", "category", "counts", "iscrowd"]]
+    for image_id, category, counts, crowd in columns.itertuples(index=False):
+        own[image_id].append(Instance(category, counts, bool(crowd)))
+    for row in dataset.images.reset_index().to_dict("records"):
+        origin = {
+            "defect_class": row["defect_class"], "seed": "", "driver": "", "rejected_as": "",
+            "source": row["path"], "group": row["group"],
+        }  # fmt: skip
+        height, width = int(row["height"]), int(row["width"])
+        picture = Picture(
+            f"{row['image_id']:05d}", row["split"], height, width, False, tuple(own[row["image_id"]]), origin
+        )
+        yield picture, Source(dataset.root / row["path"], copied=False)
+
+
+def _write_table(path: Path, pictures: list[Picture]) -> None:
+    """A row for each image, by the path of its file: whether it is synthetic, and all that is known of it."""
+    rows: list[Mapping[str, object]] = [
+        {"file_name": picture.path, "split": picture.split, "synthetic": picture.synthetic, **picture.origin}
+        for picture in pictures
+    ]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        table = csv.DictWriter(file, list(rows[0]))
+        table.writeheader()
+        table.writerows(rows)
