@@ -27,9 +27,11 @@ OPENING = {
     "coco": "Masks are RLE. `pycocotools.coco.COCO('annotations/instances_train.json')`, files in `images/train`. "
     "`synthetic` stands on each image.",
     "coco-polygons": "Masks are polygons; where one has a hole it is cut in two through it, so areas are exact. "
-    "`pycocotools.coco.COCO('annotations/instances_train.json')`, files in `images/train`. `synthetic` stands on each image.",
+    "`pycocotools.coco.COCO('annotations/instances_train.json')`, files in `images/train`. `synthetic` stands on each "
+    "image. Polygons run along the edges of pixels, as COCO has it; a tool that fills them with OpenCV adds a pixel below "
+    "and to the right.",
     "yolo": "`yolo segment train data=data.yaml`. A defect of several parts, or with a hole, is one polygon that goes "
-    "from part to part and back the same way. Names of synthetic images begin with `synthetic_`. Without real images "
+    "from part to part and back the same way; the way is drawn as a line of a pixel when the training draws masks. Names of synthetic images begin with `synthetic_`. Without real images "
     "`val` names the train images, since the key must be there: put photographs in its place before you believe a figure.",
     "cvat": "Make a project with the content of `labels.json` as raw labels, and in it a task of the folder `images`; then "
     "upload `annotations.xml` as CVAT 1.1. Each mask has the attribute `synthetic`; file names begin with `synthetic_`.",
@@ -40,23 +42,32 @@ OPENING = {
 
 
 def dataset_card(
-    store: Store, pipeline: Pipeline, form: str, pictures: Sequence[Picture], files: Mapping[str, str], licence: str
+    store: Store,
+    pipeline: Pipeline,
+    form: str,
+    pictures: Sequence[Picture],
+    files: Mapping[str, str],
+    *,
+    unfiltered: bool,
+    licence: str,
 ) -> str:
     """The card of pictures exported in a format; ``files`` are those beside it, with their sha256."""
     classes = open_dataset(store.current("inspection_images")).categories
-    n_synthetic = sum(picture.synthetic for picture in pictures)
+    n_real = sum(not picture.synthetic for picture in pictures)
+    refined = pipeline.settings.filter.refine and not unfiltered
+    masks = "the one it was asked for" + refined * ", shrunk or grown to what visibly changed"
+    export = f"--format {form} --to FOLDER{unfiltered * ' --unfiltered'}{(n_real > 0) * ' --with-real'}"
     parts = [
         f"---\n{_front_matter(pictures, licence)}---\n# Synthetic defects: {', '.join(classes)}",
-        f"{n_synthetic} synthetic and {len(pictures) - n_synthetic} real images with instance masks, in the format "
-        f"`{form}`. The synthetic ones were painted on augmented defect-free photographs (controllable synthesis, "
-        "arXiv 2401.03152); the mask of a defect is the one it was asked for. Real ones are stored as 8-bit PNG, the "
-        "right way up.",
+        f"{len(pictures) - n_real} synthetic and {n_real} real images with instance masks, in the format `{form}`. The "
+        "synthetic ones were painted on augmented defect-free photographs (controllable synthesis, arXiv 2401.03152); the "
+        f"mask of a defect is {masks}." + (" Real ones are stored as 8-bit PNG, the right way up." if n_real else ""),
         f"## How to open it\n\n{OPENING[form]}\n\n`metadata.csv` has a row for each image: whether it is synthetic, its "
         "seed and driver, the image it was painted on or the photograph it is.",
         f"## What is in it\n\n{_contents(pictures, classes)}",
         f"## How good the synthetic images are\n\n{_figures(store, classes)}",
-        f"## What the filter left out\n\n{_rejected(store, pictures, classes)}",
-        f"## Where it comes from\n\n{_provenance(store, pipeline, classes, files)}",
+        f"## What the filter left out\n\n{_rejected(store, classes, unfiltered)}",
+        f"## Where it comes from\n\n{_provenance(store, pipeline, classes, files, export)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -115,18 +126,21 @@ def _figures(store: Store, classes: Sequence[str]) -> str:
     )
 
 
-def _rejected(store: Store, pictures: Sequence[Picture], classes: Sequence[str]) -> str:
+def _rejected(store: Store, classes: Sequence[str], unfiltered: bool) -> str:
     rows = []
     for k in classes:
         reasons = read_verdicts(store.current("sadf_accepted", k).path)["reason"]
         counts = reasons.value_counts()
         rows.append((_plain(k), len(reasons), counts.get("", 0), *(counts.get(reason, 0) for reason in REASONS)))
-    included = any(picture.origin["rejected_as"] for picture in pictures)
-    told = "The rejected images are in this export, by `rejected_as`." if included else "They are not in this export."
+    told = (
+        "The rejected images are in this export; `rejected_as` in `metadata.csv` says which."
+        if unfiltered
+        else "None of the rejected images is in this export."
+    )
     return f"{_table(('class', 'painted', 'accepted', *REASONS), rows)}\n\n{told}"
 
 
-def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files: Mapping[str, str]) -> str:
+def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files: Mapping[str, str], export: str) -> str:
     backbone = (
         "not the one in the profile now" if stale("concept_weights", None, store, pipeline) else backbone_of(pipeline)
     )
@@ -143,10 +157,16 @@ def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files:
         for k in (classes if STAGES[name].partitioned else ("",))
         for artifact in [store.current(name, k or None)]
     ]
-    again = f"defect-pipeline run --data DIR --profile {pipeline.profile} --seed {pipeline.seed}"
+    options = [
+        f"--{name.replace('_', '-')} {what}"
+        for name, what in (("part_regex", "REGEX"), ("drawn_masks", "DIR"), ("placement_maps", "DIR"))
+        if getattr(pipeline, name)
+    ]
+    run = " ".join([f"--data DIR --profile {pipeline.profile} --seed {pipeline.seed}", *options])
     return (
-        f"{_table(('what', 'value'), facts)}\n\n{_table(('artifact', 'digest', 'code version', 'made'), rows)}\n\n"
-        f"To make it again, with the photographs in DIR:\n\n```sh\n{again}\n```"
+        f"{_table(('what', 'value'), facts)}\n\n{_table(('artifact', 'digest of how it is made', 'code version', 'made'), rows)}\n\n"
+        "To make it again, with the photographs in DIR:\n\n"
+        f"```sh\ndefect-pipeline run {run}\ndefect-pipeline export {export}\n```"
     )
 
 

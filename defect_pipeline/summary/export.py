@@ -53,25 +53,29 @@ def export_set(
     """
     target = target.resolve()
     _refuse(store, pipeline, target)
-    pictures = dict(_synthetic(store, pipeline, UNFILTERED if unfiltered else FILTERED))
-    if with_real:
-        pictures |= dict(_real(store))
+    pairs = [
+        *_synthetic(store, pipeline, UNFILTERED if unfiltered else FILTERED),
+        *(_real(store) if with_real else ()),
+    ]
+    pictures = [picture for picture, _ in pairs]
     categories = open_dataset(store.current("inspection_images")).categories
-    with room(target.parent, "--to"), temporary(target.parent, target.name) as desk:
-        folder = desk / target.name  # of the final name, which Label Studio's paths begin with
-        for picture, source in pictures.items():
-            source.write(folder / picture.path)
-        WRITERS[form](folder, list(pictures), categories)
-        _write_table(folder / TABLE, list(pictures))
-        files = {path.relative_to(folder).as_posix(): file_sha256(path) for path in sorted(_files(folder))}
-        card = dataset_card(store, pipeline, form, list(pictures), files, licence)
-        (folder / "README.md").write_text(card, encoding="utf-8")
-        files["README.md"] = file_sha256(folder / "README.md")
-        (folder / NOTE).write_text(json.dumps({"format": form, "files": files}, indent=1), encoding="utf-8")
-        _check_replaceable(target)  # once more: writing takes a while
-        if target.exists():
-            os.rename(target, desk / "replaced")
-        os.rename(folder, target)
+    try:
+        with room(target.parent, "--to"), temporary(target.parent, target.name) as desk:
+            folder = desk / "new" / target.name  # Label Studio's paths begin with the folder's final name
+            for picture, source in pairs:
+                source.write(folder / picture.path)
+            WRITERS[form](folder, pictures, categories)
+            _write_table(folder / TABLE, pictures)
+            files = _digests(folder)
+            card = dataset_card(store, pipeline, form, pictures, files, unfiltered=unfiltered, licence=licence)
+            (folder / "README.md").write_text(card, encoding="utf-8")
+            note = {"format": form, "files": _digests(folder)}
+            (folder / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
+            if target.exists():
+                os.rename(target, desk / "old")
+            os.rename(folder, target)
+    except (FileExistsError, NotADirectoryError, PermissionError) as error:
+        raise PipelineError(f"{target} cannot be written ({error.strerror}); name another folder with --to.") from error
     return len(pictures)
 
 
@@ -100,18 +104,19 @@ def _check_replaceable(target: Path) -> None:
             known = json.loads((target / NOTE).read_bytes())["files"]
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             known = {}
-        others = [path for path in sorted(_files(target)) if path != target / NOTE]
-        for path in others:
-            if known.get(path.relative_to(target).as_posix()) != file_sha256(path):
+        for name, digest in _digests(target).items():
+            if name != NOTE and known.get(name) != digest:
                 raise PipelineError(
-                    f"{path} is not of an export, or was changed since; move it away, or name another folder with --to."
+                    f"{target / name} is not of an export, or was changed since; move it away, or name another folder with --to."
                 )
     elif target.exists():
         raise PipelineError(f"{target} is a file; name a folder with --to.")
 
 
-def _files(folder: Path) -> Iterator[Path]:
-    return (path for path in folder.rglob("*") if not path.is_dir())
+def _digests(folder: Path) -> dict[str, str]:
+    """The sha256 of each file below a folder, by its path there."""
+    files = (path for path in sorted(folder.rglob("*")) if not path.is_dir())
+    return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
 def _synthetic(store: Store, pipeline: Pipeline, file: str) -> Iterator[tuple[Picture, Source]]:
@@ -152,10 +157,8 @@ def _real(store: Store) -> Iterator[tuple[Picture, Source]]:
             "defect_class": row["defect_class"], "seed": "", "driver": "", "rejected_as": "",
             "source": row["path"], "group": row["group"],
         }  # fmt: skip
-        height, width = int(row["height"]), int(row["width"])
-        picture = Picture(
-            f"{row['image_id']:05d}", row["split"], height, width, False, tuple(own[row["image_id"]]), origin
-        )
+        number, height, width = (int(row[key]) for key in ("image_id", "height", "width"))
+        picture = Picture(f"{number:05d}", row["split"], height, width, False, tuple(own[number]), origin)
         yield picture, Source(dataset.root / row["path"], copied=False)
 
 

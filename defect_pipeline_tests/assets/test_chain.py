@@ -97,6 +97,15 @@ def test_the_joined_set_is_valid_and_holds_every_class(finished: Workplace):
     assert not np.array_equal(first, second)  # one driver, another noise
 
 
+def test_the_set_and_the_real_images_go_to_another_tool(finished: Workplace, tmp_path: Path):
+    target = str(tmp_path / "set")
+    assert main(["export", "--store", str(finished.store_root), "--format", "yolo", "--to", target, "--with-real"]) == 0
+    names = [path.name for path in (tmp_path / "set").glob("labels/*/*.txt")]
+    dataset = open_dataset(finished.store.current("inspection_images"))
+    assert sum(name.startswith("synthetic_") for name in names) == 2 * 3 * 2
+    assert sum(name.startswith("real_") for name in names) == len(dataset.images)
+
+
 def test_all_classes_together_have_one_fid_from_the_moments_of_each(finished: Workplace):
     said = finished.store.current("sadf_coco").metadata
     reports = {k: Report.read(finished.store.current("fid_report", k).path) for k in ("alpha", "beta")}

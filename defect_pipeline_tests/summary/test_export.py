@@ -207,6 +207,7 @@ def test_the_card_is_a_dataset_card_with_the_figures_of_the_store(made: Workplac
     figures = ("0.125 (0.100 … 0.150)", "0.050", "61.5", "-", "2 / 9", "12.5 (2)", "50% (2)")
     assert ("crack", *figures) in cells and ("pit \\| deep", *figures) in cells
     assert "features of a test" in text and "8 synthetic, 8 real" in text and "--seed 7" in text
+    assert "defect-pipeline export --format coco --to FOLDER\n" in text
     for asset, partition in (("sadf_coco", None), ("sadf_images", "crack")):
         assert made.store.current(asset, partition).digest in text
     assert str(made.data_root) not in text  # the card goes out of the house, the folders' names need not
@@ -245,6 +246,9 @@ def test_what_fails_half_way_leaves_what_was_there(run, tmp_path: Path, monkeypa
 def test_what_cannot_be_exported_is_said(made: Workplace, run, tmp_path: Path) -> None:
     assert "where synthetic ones would be taken for real" in run("coco", to=made.data_root / "synthetic")
     (tmp_path / "file").touch()
+    assert "cannot be written (Not a directory); name another folder with --to." in run(
+        "coco", to=tmp_path / "file/out"
+    )
     assert "is a file; name a folder with --to." in run("coco", to=tmp_path / "file")
     store = tmp_path / "store"
     shutil.copytree(made.store_root, store)
