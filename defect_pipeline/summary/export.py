@@ -101,11 +101,11 @@ def _check_replaceable(target: Path) -> None:
     """Raises PipelineError unless there is nothing at the target, or an export and nothing else, each file as written."""
     if target.is_dir():
         try:
-            known = json.loads((target / NOTE).read_bytes())["files"]
+            known = dict(json.loads((target / NOTE).read_bytes())["files"])
         except (FileNotFoundError, ValueError, KeyError, TypeError):
             known = {}
         for name, digest in _digests(target).items():
-            if name != NOTE and known.get(name) != digest:
+            if known.get(name) != digest and not (known and name == NOTE):
                 raise PipelineError(
                     f"{target / name} is not of an export, or was changed since; move it away, or name another folder with --to."
                 )

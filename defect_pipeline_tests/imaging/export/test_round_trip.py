@@ -12,6 +12,7 @@ import yaml
 from defect_pipeline.cli import FORMATS
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.export import WRITERS
+from defect_pipeline.imaging.export.label_studio import brush_rle
 from defect_pipeline.imaging.export.pictures import Instance, Picture
 from defect_pipeline.imaging.masks import encode
 from defect_pipeline_tests.imaging.export.readers import READERS, inside
@@ -137,6 +138,14 @@ def test_a_class_that_xml_cannot_hold_is_refused(form: str, tmp_path: Path) -> N
 def test_a_class_longer_than_cvat_allows_is_refused(tmp_path: Path) -> None:
     with pytest.raises(PipelineError, match="65 characters, 64 are allowed"):
         WRITERS["cvat"](tmp_path, [], ["x" * 65])
+
+
+def test_brush_rle_is_that_of_label_studio_to_the_byte() -> None:
+    """As `mask2rle` of label-studio-sdk 2.1.2 has it."""
+    mask = np.zeros((3, 40), bool)
+    mask[0, 1:4] = mask[1, 5:38] = True
+    theirs = [0, 0, 1, 224, 57, 27, 252, 96, 22, 255, 245, 24, 6, 131, 255, 212, 224, 0]
+    assert brush_rle(mask) == theirs
 
 
 def test_the_reader_of_polygons_counts_edges() -> None:
