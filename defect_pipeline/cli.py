@@ -11,7 +11,6 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 from rich.markup import escape
-from rich.table import Table
 
 from defect_pipeline.errors import PipelineError
 
@@ -25,7 +24,8 @@ TABLES = {  # of either paper, by the names of their assets
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command; 0 on success, 1 when a run or a check failed or the input was bad."""
+    """Run one command; 0 on success, 1 when a run or a check failed or the input was bad, 2 when the options were
+    wrong or `check` found nothing that it could judge."""
     options = _parser().parse_args(arguments)
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=err, show_path=False)]
@@ -67,12 +67,15 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("--drawn-masks", help="folder with a folder of hand-drawn masks for each class")
     settings.add_argument("--placement-maps", help="folder with CLASS.png: the brighter, the likelier a defect there")
 
+    limits = argparse.ArgumentParser(add_help=False)
+    limits.add_argument("--thresholds", metavar="FILE", help="TOML file of those that differ from the profile's")
+
     def add(name: str, command, summary: str, *parents: argparse.ArgumentParser) -> argparse.ArgumentParser:
         made = commands.add_parser(name, help=summary, description=summary, parents=list(parents))
         made.set_defaults(command=command)
         return made
 
-    add("run", _run, "Run the whole chain, or what is stale of it, and print what came out.", place, settings)
+    add("run", _run, "Run the whole chain, or what is stale of it, and print what came out.", place, settings, limits)
     add(
         "quality", _quality, "Judge the generator of a run: autoencoder, KID step by step, faithfulness, order.", place
     ).add_argument("--pictures", type=Path, help="folder to write the pictures behind the tables to, as JPEG")
@@ -82,6 +85,7 @@ def _parser() -> argparse.ArgumentParser:
         "The papers' tables on the data: 1 to 4 of the first system, II to IV, VI and Fig. 9 of the second; hours.",
         place,
         settings,
+        limits,
     )
     tables.add_argument(
         "--only",
@@ -102,7 +106,10 @@ def _parser() -> argparse.ArgumentParser:
     export.add_argument(
         "--license", default="unknown", help="for the dataset card, such as cc-by-4.0 (default: unknown)"
     )
-    add("check", _check, "Print every check of the last run; exit code 1 when one fails.", place)
+    add(
+        "check", _check, "Print every check of the last run; exit code 1 when one fails, 2 when one cannot be judged.",
+        place, limits,
+    ).add_argument("--json", action="store_true", help="for programs, in place of the table")  # fmt: skip
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
         "--csv", action="store_true", help="as CSV instead of a table"
     )
@@ -139,7 +146,7 @@ def _chosen(options: argparse.Namespace) -> dict[str, object]:
     """What the options say of the pipeline; a command that takes none of them goes on with the store's own."""
     return {
         name: getattr(options, name, None)
-        for name in ("data", "profile", "seed", "system", "part_regex", "drawn_masks", "placement_maps")
+        for name in ("data", "profile", "seed", "system", "part_regex", "drawn_masks", "placement_maps", "thresholds")
     }
 
 
@@ -222,18 +229,20 @@ def _export(options: argparse.Namespace) -> int:
 
 def _check(options: argparse.Namespace) -> int:
     from defect_pipeline.automation.checks import evaluate_all
+    from defect_pipeline.summary.checks import print_json, print_verdicts
 
-    place = _workplace(options)
-    verdicts = evaluate_all(place.store, place.pipeline)
-    table = Table("check", "asset", "class", "result", "figures and problems")
-    for verdict in verdicts:
-        figures = ", ".join(f"{k} {v:.4g}" if isinstance(v, float) else f"{k} {v}" for k, v in verdict.figures.items())
-        table.add_row(
-            verdict.check.name, verdict.check.asset, verdict.partition or "all",
-            "[green]passed" if verdict.passed else "[bold red]FAILED", "; ".join([figures, *verdict.problems[:5]]),
-        )  # fmt: skip
-    out.print(table)
-    return 0 if all(verdict.passed for verdict in verdicts) else 1
+    try:
+        place = _workplace(options, thresholds=options.thresholds)
+        verdicts = evaluate_all(place.store, place.pipeline)
+    except PipelineError as error:
+        _say("Error", str(error))
+        return 2
+    if options.json:
+        print_json(verdicts)
+    else:
+        print_verdicts(out, verdicts)
+    outcomes = {verdict.passed for verdict in verdicts}
+    return 1 if False in outcomes else 2 if None in outcomes else 0
 
 
 def _manifest(options: argparse.Namespace) -> int:

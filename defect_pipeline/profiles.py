@@ -4,7 +4,8 @@ A stage's digest is made from its part of the profile, so changing one number re
 """
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Literal
 
@@ -116,18 +117,32 @@ class Filter:
 @dataclass(frozen=True)
 class Thresholds:
     """The gate on each class: the largest KID and FID it may have to real images (extractor named in the report), and
-    what the checks of faithfulness, copying and filter ask of it."""
+    what the checks of faithfulness, copying and filter ask of it. A thresholds file overrides them."""
 
     kid: float
     fid: float
     in_mask: float = 3.0  # change under the mask / elsewhere, at least; two thirds of it where masks are below 1 %
     copies: float = 0.05  # share of the defects, at most
     accepted: float = 0.5  # share of the images, at least
-    per_class: dict[str, tuple[float, float]] = field(default_factory=dict)
+    per_class: dict[str, dict[str, float]] = field(default_factory=dict)  # class -> those above that differ for it
 
-    def of(self, defect_class: str) -> tuple[float, float]:
-        """(KID, FID) for a class."""
-        return self.per_class.get(defect_class, (self.kid, self.fid))
+    def of(self, defect_class: str) -> "Thresholds":
+        """Those of a class."""
+        return replace(self, **self.per_class.get(defect_class, {}), per_class={})
+
+    def over_classes(self, name: str) -> tuple[float, dict[str, float]] | float:
+        """One of them with those of the classes that differ, if any: what an artifact depends on that looks at it."""
+        own = {k: found[name] for k, found in self.per_class.items() if name in found}
+        return (getattr(self, name), own) if own else getattr(self, name)
+
+    def check_classes(self, classes: Sequence[str]) -> None:
+        """Raises PipelineError for thresholds of a class that is none of ``classes``: a slip would loosen a gate."""
+        for name in self.per_class:
+            if name not in classes:
+                raise PipelineError(
+                    f"There are thresholds for a class {name!r}, but the images show {', '.join(classes)}: correct its "
+                    "name in the thresholds file."
+                )
 
 
 TABLE_I = {  # paper B: strength s and guidance of each class of NEU, found with Stable Diffusion 1.5

@@ -11,7 +11,6 @@ from pathlib import Path
 from defect_pipeline.assets.stage import Pipeline
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.sample import make_sample
-from defect_pipeline.profiles import load_profile
 from defect_pipeline.store import Store, atomic_write
 
 STORE_VARIABLE = "DEFECT_PIPELINE_STORE"
@@ -31,6 +30,7 @@ class Workplace:
     part_regex: str = ""
     drawn_masks: str = ""
     placement_maps: str = ""
+    thresholds: str = ""
 
     @classmethod
     def from_environment(cls) -> "Workplace":
@@ -58,14 +58,17 @@ class Workplace:
         return Pipeline(
             data=str(self.data_root), profile=self.profile, seed=self.seed, system=self.system,
             part_regex=self.part_regex, drawn_masks=self.drawn_masks, placement_maps=self.placement_maps,
+            thresholds=str(Path(self.thresholds).resolve()) if self.thresholds else "",
         )  # fmt: skip
 
     def open(self) -> None:
         """Make it ready for a run: draw the sample where no data is named, and write the note.
 
-        Raises PipelineError when the data folder or the profile does not exist, or the store cannot be made.
+        Raises PipelineError when the data folder or the profile does not exist, the thresholds are not valid, or the
+        store cannot be made.
         """
-        load_profile(self.profile)
+        pipeline = self.pipeline
+        _ = pipeline.settings  # whether they can be read
         try:
             self.store_root.mkdir(parents=True, exist_ok=True)
         except (FileExistsError, NotADirectoryError, FileNotFoundError, PermissionError) as error:
@@ -76,6 +79,6 @@ class Workplace:
             make_sample(self.data_root)
         if not self.data_root.is_dir():
             raise PipelineError(f"There is no folder {self.data_root}; name the folder of your images with --data.")
-        note = asdict(self) | {"data": str(self.data_root) if self.data else ""}
+        note = asdict(self) | {"data": str(self.data_root) if self.data else "", "thresholds": pipeline.thresholds}
         del note["store_root"]
         atomic_write(self.store_root / NOTE, json.dumps(note, indent=2).encode())

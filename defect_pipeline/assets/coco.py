@@ -25,7 +25,7 @@ Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # image
 
 @stage(
     parents=("inspection_images", "sadf_images", "sadf_accepted", "fid_report"),
-    settings=lambda pipeline: pipeline.settings.thresholds,
+    settings=lambda pipeline: [pipeline.settings.thresholds.over_classes(name) for name in ("kid", "fid")],
     images=Part(("train",), "defects"),
     group="synthesis",
     kinds={"coco"},
@@ -35,11 +35,11 @@ def sadf_coco(build: Build) -> None:
     problems = []
     for k in build.classes():
         report = Report.read(build.parent("fid_report", k).path)
-        problems += [f"{k}: {problem}" for problem in gate_problems(report.held_out, *build.settings.thresholds.of(k))]
+        problems += [f"{k}: {problem}" for problem in gate_problems(report.held_out, build.settings.thresholds.of(k))]
     if problems:
         raise dg.Failure(
             f"{'; '.join(problems)}. Look at the contact sheets of sadf_images; train longer, add images of the class, or "
-            "change its threshold in the profile.",
+            "change its thresholds (--thresholds FILE).",
             allow_retries=False,
         )
     (build.path / IMAGES).mkdir()

@@ -15,6 +15,7 @@ from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.evaluation.distances import Comparison, Moments, compare, frechet_distance
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
+from defect_pipeline.profiles import Thresholds
 
 
 @dataclass(frozen=True)
@@ -81,7 +82,7 @@ def whole_set(directories: Sequence[Path]) -> tuple[float, int, int]:
     return frechet_distance(*sides), sides[0].n, sides[1].n
 
 
-def gate_problems(found: Comparison, kid: float, fid: float) -> list[str]:
-    """What a class's gate holds against it, a phrase each: KID or FID to held-out images above the thresholds."""
-    figures = (("KID", found.kid, kid), ("FID", found.fid, fid))
+def gate_problems(found: Comparison, thresholds: Thresholds) -> list[str]:
+    """What a class's gate holds against it, a phrase each: KID or FID to held-out images above its thresholds."""
+    figures = (("KID", found.kid, thresholds.kid), ("FID", found.fid, thresholds.fid))
     return [f"{name} {value:.3g} is above {limit:.3g}" for name, value, limit in figures if not value <= limit]

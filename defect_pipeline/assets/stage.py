@@ -10,7 +10,7 @@ import functools
 import logging
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -29,6 +29,7 @@ from defect_pipeline.imaging.sheets import save_png, thumbnail_markdown
 from defect_pipeline.imaging.splits import manifest_digest
 from defect_pipeline.profiles import Profile, load_profile
 from defect_pipeline.store import Artifact, Draft, Store, digest_of
+from defect_pipeline.thresholds import read_thresholds
 
 log = logging.getLogger("defect_pipeline")
 PICTURES = "pictures"
@@ -47,10 +48,15 @@ class Pipeline(dg.ConfigurableResource):
     part_regex: str = ""  # its first group (or the one named "part") is a part's id within a file name
     drawn_masks: str = ""  # folder with one folder of hand-drawn masks for each class
     placement_maps: str = ""  # folder with a hand-drawn map for each class: the brighter, the likelier
+    thresholds: str = ""  # TOML file of those that differ from the profile's
 
     @property
     def settings(self) -> Profile:
-        return load_profile(self.profile)
+        """The profile, with the thresholds of the file. Raises PipelineError where either is not there or not valid."""
+        profile = load_profile(self.profile)
+        if not self.thresholds:
+            return profile
+        return replace(profile, thresholds=read_thresholds(Path(self.thresholds), profile.thresholds))
 
     @property
     def root(self) -> Path:

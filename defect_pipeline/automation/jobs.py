@@ -134,7 +134,8 @@ def run_everything(
     """Run what is stale of a plan, by default that of the pipeline's system, step by step and class by class; the failures, a sentence each.
 
     A step with a failure is finished for the other classes, so that the user sees every report, and ends the run. A gate
-    that a run before found closed holds the steps behind it back as well; what only measures goes on.
+    that a run before found closed holds the steps behind it back as well; what only measures goes on. Raises
+    PipelineError for thresholds of a class that the images do not show.
     """
     from defect_pipeline.automation.checks import closed_gates  # which needs the plans
 
@@ -143,6 +144,8 @@ def run_everything(
         if closed and step in PLANS[pipeline.system]:
             return closed
         failures = []
+        if step.partitioned:
+            pipeline.settings.thresholds.check_classes(classes_of(store))
         for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)
         if failures:

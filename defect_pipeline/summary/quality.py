@@ -48,7 +48,7 @@ def print_quality(console: Console, store: Store, pipeline: Pipeline) -> None:
         _, twins = read_twins(store.current("faithfulness_report", k).path)
         found = Agreement.read(store.current("agreement_report", k).path)
         table.add_row(
-            k, f"{twins.median_area:.1%}", str(twins.n), f"{twins.ratio:.1f}", f"{twins.wanted(pipeline.settings.thresholds.in_mask):g}", f"{twins.ratio_near:.1f}",
+            k, f"{twins.median_area:.1%}", str(twins.n), f"{twins.ratio:.1f}", f"{twins.wanted(pipeline.settings.thresholds.of(k).in_mask):g}", f"{twins.ratio_near:.1f}",
             f"{found.from_noise.ratio:.1f}", f"{found.iou_synthetic:.3f}", f"{found.iou_real:.3f} ({found.n_real})",
         )  # fmt: skip
     console.print(table)

@@ -15,7 +15,7 @@ from defect_pipeline.assets.segmentation import read_figures
 from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
-from defect_pipeline.automation.checks import Check, checks_of, evaluate
+from defect_pipeline.automation.checks import Verdict, evaluate_all
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.dataset import Dataset
@@ -28,25 +28,21 @@ def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
         dataset = open_dataset(store.current("inspection_images"))
     except PipelineError:
         return False
-    shown, checks, passed = SHOWN[pipeline.system], checks_of(pipeline), True
+    shown, verdicts = SHOWN[pipeline.system], evaluate_all(store, pipeline)
     table = Table("class", "real train/held-out", *shown.columns, "checks")
     for k in dataset.categories:
-        failed = [c.name for c in checks if c.partitioned and _fails(c, store, pipeline, k)]
-        passed &= not failed
         try:
             figures = shown.figures(store, k)
         except PipelineError:  # the run did not come so far
             figures = ["-"] * len(shown.columns)
-        verdict = f"[bold red]{', '.join(failed)}" if failed else "[green]passed"
-        table.add_row(k, _real(dataset, k), *figures, verdict)
+        table.add_row(k, _real(dataset, k), *figures, _outcome(verdicts, k))
     console.print(table)
-    failed = [c.name for c in checks if not c.partitioned and _fails(c, store, pipeline, None)]
-    console.print("Checks of the whole set:", f"[bold red]{', '.join(failed)} failed" if failed else "[green]passed")
+    console.print("Checks of the whole set:", _outcome(verdicts, None))
     try:
         shown.of_all(console, store, dataset)
     except PipelineError:
         return False
-    return passed and not failed
+    return all(verdict.passed for verdict in verdicts)
 
 
 def _real(dataset: Dataset, defect_class: str) -> str:
@@ -54,11 +50,9 @@ def _real(dataset: Dataset, defect_class: str) -> str:
     return f"{(sides == 'train').sum()} / {(sides != 'train').sum()}"
 
 
-def _fails(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> bool:
-    try:
-        return not evaluate(check, store, pipeline, partition).passed
-    except PipelineError:  # the run did not come so far
-        return True
+def _outcome(verdicts: list[Verdict], partition: str | None) -> str:
+    failed = [verdict.check.name for verdict in verdicts if verdict.partition == partition and not verdict.passed]
+    return f"[bold red]{', '.join(failed)} failed" if failed else "[green]passed"
 
 
 def _kid(found: Comparison) -> str:

@@ -60,8 +60,8 @@ def _settings(pipeline: Pipeline) -> tuple:
     if settings.stablesdg.tuning is None:
         return settings.stablesdg.strength, settings.stablesdg.guidance, settings.stablesdg.per_class
     return (
-        settings.stablesdg.tuning, settings.stablesdg.prompt, settings.thresholds.copies, settings.extractor,
-        settings.extractor_weights, *painted_with(pipeline),
+        settings.stablesdg.tuning, settings.stablesdg.prompt, settings.thresholds.over_classes("copies"),
+        settings.extractor, settings.extractor_weights, *painted_with(pipeline),
     )  # fmt: skip
 
 
@@ -138,7 +138,7 @@ def _halving(
             )
             ranked.append(Tried(*candidate, number, n, kid, of_copies, copies))
             build.progress(place, len(candidates), round=number, kid=kid, copies=copies)
-        allowed = build.settings.thresholds.copies
+        allowed = build.settings.thresholds.of(build.defect_class).copies
         ranked.sort(key=lambda one: (max(one.copies - allowed, 0), one.kid), reverse=True)  # the best last
         tried += ranked
         candidates = [Choice(one.strength, one.guidance) for one in ranked[len(ranked) // 2 :]]
