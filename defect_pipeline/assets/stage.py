@@ -283,7 +283,7 @@ def materialize(
     if known is not None:
         store.set_current(known)
         return known, True
-    parents = {name: artifact.digest for (name, k), artifact in inputs.items() if k in (None, partition)}
+    parents = {label(name, None if k == partition else k): artifact.digest for (name, k), artifact in inputs.items()}
     began = time.perf_counter()
     keep_freed_memory()
     log.info("%s ...", label(made.name, partition))
@@ -293,6 +293,9 @@ def materialize(
         draft.metadata["seconds"] = round(time.perf_counter() - began, 2)
         draft.metadata["seed"] = pipeline.seed
         draft.metadata["code_version"] = made.version
+        draft.metadata["data digest"] = (
+            content(store.current("inspection_images")) if made.parents else draft.metadata["content"]
+        )
     log.info("%s done in %.1f s", label(made.name, partition), time.perf_counter() - began)
     return store.current(made.name, partition), False
 
@@ -305,7 +308,8 @@ def _dependency(name: str, partitioned: bool) -> dg.AssetDep:
 
 
 def _described(artifact: Artifact) -> dict[str, Any]:
-    """Dagster metadata of an artifact: its figures and tables, and a thumbnail of every picture."""
+    """Dagster metadata of an artifact: its figures and tables, what it was made from, and a thumbnail of every picture
+    with the place of the picture itself."""
     described: dict[str, Any] = {"artifact": dg.MetadataValue.path(str(artifact.path)), "digest": artifact.digest}
     for name, value in artifact.metadata.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
@@ -313,11 +317,9 @@ def _described(artifact: Artifact) -> dict[str, Any]:
         else:
             described[name] = value
     for picture in sorted((artifact.path / PICTURES).glob("*.png")):
-        described[f"picture: {picture.stem}"] = dg.MetadataValue.md(_thumbnail(picture))
+        described[f"picture: {picture.stem}"] = dg.MetadataValue.md(thumbnail_markdown(read_image(picture)))
+        described[f"picture: {picture.stem}, in full"] = dg.MetadataValue.path(str(picture))
     if artifact.parents:
-        described["made from"] = dg.MetadataValue.json(artifact.parents)
+        rows = [dg.TableRecord({"parent": name, "digest": digest}) for name, digest in artifact.parents.items()]
+        described["made from"] = dg.MetadataValue.table(rows)
     return described
-
-
-def _thumbnail(picture: Path) -> str:
-    return thumbnail_markdown(read_image(picture))
