@@ -110,6 +110,9 @@ def _parser() -> argparse.ArgumentParser:
         "check", _check, "Print every check of the last run; exit code 1 when one fails, 2 when one cannot be judged.",
         place, limits,
     ).add_argument("--json", action="store_true", help="for programs, in place of the table")  # fmt: skip
+    add("report", _report, "Write the last run as one HTML page, for people without Dagster.", place).add_argument(
+        "--to", type=Path, metavar="FILE", help="(default: report.html in the store)"
+    )
     add("manifest", _manifest, "Print path, class, group and split of every image.", place, settings).add_argument(
         "--csv", action="store_true", help="as CSV instead of a table"
     )
@@ -243,6 +246,16 @@ def _check(options: argparse.Namespace) -> int:
         print_verdicts(out, verdicts)
     outcomes = {verdict.passed for verdict in verdicts}
     return 1 if False in outcomes else 2 if None in outcomes else 0
+
+
+def _report(options: argparse.Namespace) -> int:
+    from defect_pipeline.summary.report import write_report
+
+    place = _workplace(options)
+    to = options.to or place.store_root / "report.html"
+    write_report(place.store, place.pipeline, to)
+    out.print(f"The report is {to}.", soft_wrap=True, highlight=False)
+    return 0
 
 
 def _manifest(options: argparse.Namespace) -> int:

@@ -25,7 +25,7 @@ from urllib.parse import quote, unquote
 import dagster as dg
 from upath import UPath
 
-from defect_pipeline.errors import PipelineError
+from defect_pipeline.errors import MissingArtifactError, PipelineError
 
 log = logging.getLogger("defect_pipeline")
 
@@ -119,12 +119,12 @@ class Store(dg.ConfigurableResource):
         return Artifact(asset, partition, digest, path, **{key: manifest[key] for key in keys})
 
     def current(self, asset: str, partition: str | None = None) -> Artifact:
-        """The artifact that was made or confirmed last. Raises PipelineError when there is none."""
+        """The artifact that was made or confirmed last. Raises MissingArtifactError when there is none."""
         digest = _pointer(self._directory(asset, partition)).get("digest")
         artifact = self.find(asset, digest, partition) if digest else None
         if artifact is None:
             name = f"{asset} of class {partition!r}" if partition else asset
-            raise PipelineError(
+            raise MissingArtifactError(
                 f"There is no {name} in {self.root}; materialize it first, or run `defect-pipeline run`."
             )
         return artifact

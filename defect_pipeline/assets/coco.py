@@ -124,11 +124,18 @@ def _overview(build: Build) -> np.ndarray:
 
 def read_coco(directory: Path, categories: tuple[str, ...], file: str = FILTERED) -> Annotated:
     """The images of a `sadf_coco` artifact with their instances as (category index, mask)."""
+    found = read_instances(directory, categories, file)
+    return [read_image(directory / name) for name in found], list(found.values())
+
+
+def read_instances(
+    directory: Path, categories: tuple[str, ...], file: str = FILTERED
+) -> dict[str, list[tuple[int, np.ndarray]]]:
+    """file_name -> [(category index, mask)] of a COCO document, in the order of its images."""
     coco = json.loads((directory / file).read_text())
     instances: dict[int, list[tuple[int, np.ndarray]]] = {image["id"]: [] for image in coco["images"]}
     index = {entry["id"]: categories.index(entry["name"]) for entry in coco["categories"]}
     for annotation in coco["annotations"]:
         (height, width), counts = annotation["segmentation"]["size"], annotation["segmentation"]["counts"]
         instances[annotation["image_id"]].append((index[annotation["category_id"]], decode(counts, height, width)))
-    images = [read_image(directory / image["file_name"]) for image in coco["images"]]
-    return images, [instances[image["id"]] for image in coco["images"]]
+    return {image["file_name"]: instances[image["id"]] for image in coco["images"]}

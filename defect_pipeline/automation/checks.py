@@ -134,7 +134,7 @@ CHECKS = (
     Check("no_group_on_two_sides", "inspection_images", "No part stands on two sides of the split.", _split_problems),
     Check("driver_contract", "topological_drivers", "Background at most 50 of 255, class colours exact, sides multiples of 8.", _driver_problems, partitioned=True),
     Check("coco_valid_for_class", "sadf_images", "pycocotools loads the class's set; areas, boxes and masks agree.", _coco_problems, partitioned=True),
-    Check("defects_in_their_masks", "faithfulness_report", "Images differ from their twins under the masks, 3 times as much as elsewhere (2 for small masks).", _faithful_problems, partitioned=True, blocking=False, worst=least_in_mask),
+    Check("defects_in_their_masks", "faithfulness_report", "Images differ from their twins under the masks, by so many times as much as elsewhere.", _faithful_problems, partitioned=True, blocking=False, worst=least_in_mask),
     Check("no_copies", "copy_report", "Hardly any synthetic defect is a copy of a training defect.", _copy_problems, partitioned=True, blocking=False, worst=nearest_to_training),
     Check("enough_accepted", "sadf_accepted", "The filter accepts enough of the class's images.", _accepted_problems, partitioned=True, worst=rejected),
     Check("fid_gate", "fid_report", "KID and FID to held-out real images stay below the thresholds.", _gate_problems, partitioned=True, worst=farthest_of_accepted),

@@ -122,6 +122,14 @@ def thumbnail_markdown(image: np.ndarray, max_kb: int = 100) -> str:
     return text
 
 
+def data_uri(image: np.ndarray, side: int) -> str:
+    """The (H, W, 3) uint8 picture for a page that fetches nothing: WebP, its longer side at most ``side`` px."""
+    factor = side / max(image.shape[:2])
+    if factor < 1:
+        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+    return _uri(_encoded(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 85), "webp")
+
+
 def _cell(image: np.ndarray, text: str, cell: int, strip: int) -> np.ndarray:
     """(cell + strip, cell, 3): the image in the middle of a square, with a thin frame of paper, over its caption."""
     room = cell - 2
@@ -154,9 +162,13 @@ def _write(path: Path, content: bytes) -> None:
         raise PipelineError(f"{path} cannot be written ({error.strerror}): free or choose another disk.") from error
 
 
-def _encoded(image: np.ndarray, suffix: str) -> bytes:
-    return cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image)[1].tobytes()
+def _encoded(image: np.ndarray, suffix: str, *settings: int) -> bytes:
+    return cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image, settings)[1].tobytes()
 
 
 def _markdown(data: bytes, kind: str) -> str:
-    return f"![](data:image/{kind};base64,{base64.b64encode(data).decode('ascii')})"
+    return f"![]({_uri(data, kind)})"
+
+
+def _uri(data: bytes, kind: str) -> str:
+    return f"data:image/{kind};base64,{base64.b64encode(data).decode('ascii')}"

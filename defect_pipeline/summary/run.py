@@ -1,25 +1,23 @@
 """What a run of either system ends with: a row of figures for each class, the verdicts, and where to look."""
 
-import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, whole_set
-from defect_pipeline.assets.segmentation import read_figures
-from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
 from defect_pipeline.automation.checks import Verdict, evaluate_all
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.store import Store
+from defect_pipeline.summary.figures import Figures, fid_floor, interval, recogniser, segmentor
 
 
 def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
@@ -39,7 +37,7 @@ def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
     console.print(table)
     console.print("Checks of the whole set:", _outcome(verdicts, None))
     try:
-        shown.of_all(console, store, dataset)
+        shown.of_all(console, store, pipeline, dataset)
     except PipelineError:
         return False
     return all(verdict.passed for verdict in verdicts)
@@ -55,8 +53,11 @@ def _outcome(verdicts: list[Verdict], partition: str | None) -> str:
     return f"[bold red]{', '.join(failed)} failed" if failed else "[green]passed"
 
 
-def _kid(found: Comparison) -> str:
-    return f"{found.kid:.3f} ({found.kid_low:.3f} … {found.kid_high:.3f})"
+def _printed(figures: Figures) -> Table:
+    table = Table(*figures.columns, title=figures.title)
+    for row in figures.rows:
+        table.add_row(*map(escape, row))
+    return table
 
 
 # --- System A ------------------------------------------------------------------------------------------------------
@@ -67,23 +68,16 @@ def _sadf_figures(store: Store, defect_class: str) -> list[str]:
     _, twins = read_twins(store.current("faithfulness_report", defect_class).path)
     _, copying = read_copies(store.current("copy_report", defect_class).path)
     found = Report.read(store.current("fid_report", defect_class).path).held_out
-    floor = "-" if math.isnan(found.floor_fid) else f"{found.floor_fid:.1f} ({found.n_floor})"
     return [
         f"{(verdicts['reason'] == '').sum()} of {len(verdicts)}", f"{twins.ratio:.0f}x", f"{copying.copies:.0%}",
-        _kid(found), f"{found.floor_kid:.3f}", f"{found.fid:.1f}", floor,
+        interval(found), f"{found.floor_kid:.3f}", f"{found.fid:.1f}", fid_floor(found),
     ]  # fmt: skip
 
 
-def _sadf_of_all(console: Console, store: Store, dataset: Dataset) -> None:
+def _sadf_of_all(console: Console, store: Store, pipeline: Pipeline, dataset: Dataset) -> None:
     fid, synthetic, real = whole_set([store.current("fid_report", k).path for k in dataset.categories])
     console.print(f"All classes together: FID {fid:.1f} ({synthetic} accepted images, {real} held-out crops)")
-    table = Table(
-        "regime", "segm mAP", "AP50", "bbox mAP", "IoU", "HD", "strict IoU", "strict HD", "strict HD95", "n images"
-    )
-    for regime, f in read_figures(store.current("segmentation_report").path).items():
-        shown = (f.segm_map, f.segm_ap50, f.bbox_map, f.iou, f.hd, f.strict_iou, f.strict_hd, f.strict_hd95)
-        table.add_row(regime.replace("_", " "), *(f"{value:.3f}" for value in shown), str(f.n_images))
-    console.print(table)
+    console.print(_printed(segmentor(store, pipeline, dataset.categories)))
     sheet = store.current("sadf_coco").path / PICTURES / "contact sheet.png"
     console.print(f"Contact sheet: {sheet}", soft_wrap=True, highlight=False)
 
@@ -97,17 +91,12 @@ def _stablesdg_figures(store: Store, defect_class: str) -> list[str]:
     report = GeneratedReport.read(store.current("stablesdg_fid_report", defect_class).path)
     return [
         f"{made['strength']:g} / {made['guidance']:g}", str(made["images"]), f"{copying.copies:.0%}",
-        _kid(report.held_out), f"{report.copies.kid:.3f}", f"{report.held_out.floor_kid:.3f}", f"{report.held_out.fid:.1f}",
+        interval(report.held_out), f"{report.copies.kid:.3f}", f"{report.held_out.floor_kid:.3f}", f"{report.held_out.fid:.1f}",
     ]  # fmt: skip
 
 
-def _stablesdg_of_all(console: Console, store: Store, dataset: Dataset) -> None:
-    rows = read_recognised(store.current("recognition_report").path)
-    table = Table("classifier", *(f"trained on {arm}" for arm in ARMS), "test images", title="accuracy")
-    for model in dict.fromkeys(row.model for row in rows):
-        own = [row for row in rows if row.model == model]
-        table.add_row(model, *(f"{row.accuracy:.1%}" for row in own), str(own[0].n))
-    console.print(table)
+def _stablesdg_of_all(console: Console, store: Store, pipeline: Pipeline, dataset: Dataset) -> None:
+    console.print(_printed(recogniser(store, pipeline, dataset.categories)))
     for k in dataset.categories:
         sheet = store.current("stablesdg_images", k).path / PICTURES / "contact sheet.png"
         console.print(f"Contact sheet of {k}: {sheet}", soft_wrap=True, highlight=False)
@@ -120,7 +109,7 @@ class Shown:
 
     columns: tuple[str, ...]
     figures: Callable[[Store, str], list[str]]
-    of_all: Callable[[Console, Store, Dataset], None]
+    of_all: Callable[[Console, Store, Pipeline, Dataset], None]
 
 
 SHOWN = {
