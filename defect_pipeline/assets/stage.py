@@ -308,17 +308,18 @@ def _dependency(name: str, partitioned: bool) -> dg.AssetDep:
 
 
 def _described(artifact: Artifact) -> dict[str, Any]:
-    """Dagster metadata of an artifact: its figures and tables, what it was made from, and a thumbnail of every picture
-    with the place of the picture itself."""
-    described: dict[str, Any] = {"artifact": dg.MetadataValue.path(str(artifact.path)), "digest": artifact.digest}
+    """Dagster metadata of an artifact, in the order of the UI: a thumbnail of every picture with the place of the picture
+    itself, figures and tables, what it was made from."""
+    described: dict[str, Any] = {"artifact": dg.MetadataValue.path(str(artifact.path))}
+    for picture in sorted((artifact.path / PICTURES).glob("*.png")):
+        described[f"picture: {picture.stem}"] = dg.MetadataValue.md(thumbnail_markdown(read_image(picture)))
+        described[f"picture: {picture.stem}, in full"] = dg.MetadataValue.path(str(picture))
     for name, value in artifact.metadata.items():
         if isinstance(value, list) and value and isinstance(value[0], dict):
             described[name] = dg.MetadataValue.table([dg.TableRecord(row) for row in value])
         else:
             described[name] = value
-    for picture in sorted((artifact.path / PICTURES).glob("*.png")):
-        described[f"picture: {picture.stem}"] = dg.MetadataValue.md(thumbnail_markdown(read_image(picture)))
-        described[f"picture: {picture.stem}, in full"] = dg.MetadataValue.path(str(picture))
+    described["digest"] = artifact.digest
     if artifact.parents:
         rows = [dg.TableRecord({"parent": name, "digest": digest}) for name, digest in artifact.parents.items()]
         described["made from"] = dg.MetadataValue.table(rows)

@@ -111,14 +111,12 @@ def save_jpeg(path: Path, image: np.ndarray) -> None:
 def thumbnail_markdown(image: np.ndarray, max_kb: int = 100) -> str:
     """Markdown that carries the (H, W, 3) uint8 picture in itself, at most `max_kb` KiB long.
 
-    PNG where that fits, for curves and drivers; else JPEG, in half the size until it fits. Metadata is kept with every
-    run, and the UI loads all of it.
+    PNG where that fits, for curves and drivers; else WebP, ever smaller until it fits. Metadata is kept with every run,
+    and the UI loads all of it.
     """
-    text = _markdown(_encoded(image, ".png"), "png")
-    while len(text) > max_kb * 1024:
-        text = _markdown(_encoded(image, ".jpg"), "jpeg")
-        height, width = image.shape[:2]
-        image = cv2.resize(image, (max(1, width // 2), max(1, height // 2)), interpolation=cv2.INTER_AREA)
+    address, side = _uri(_encoded(image, ".png"), "png"), max(image.shape[:2])
+    while len(text := f"![]({address})") > max_kb * 1024:
+        address, side = data_uri(image, side), round(0.8 * side)
     return text
 
 
@@ -126,7 +124,8 @@ def data_uri(image: np.ndarray, side: int) -> str:
     """The (H, W, 3) uint8 picture for a page that fetches nothing: WebP, its longer side at most ``side`` px."""
     factor = side / max(image.shape[:2])
     if factor < 1:
-        image = cv2.resize(image, None, fx=factor, fy=factor, interpolation=cv2.INTER_AREA)
+        height, width = (max(1, round(factor * n)) for n in image.shape[:2])
+        image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return _uri(_encoded(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 85), "webp")
 
 
@@ -164,10 +163,6 @@ def _write(path: Path, content: bytes) -> None:
 
 def _encoded(image: np.ndarray, suffix: str, *settings: int) -> bytes:
     return cv2.imencode(suffix, image[..., ::-1] if image.ndim == 3 else image, settings)[1].tobytes()
-
-
-def _markdown(data: bytes, kind: str) -> str:
-    return f"![]({_uri(data, kind)})"
 
 
 def _uri(data: bytes, kind: str) -> str:

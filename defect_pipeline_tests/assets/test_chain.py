@@ -239,6 +239,54 @@ def test_manifest_and_check_read_the_store(finished: Workplace, capsys: pytest.C
     assert main(["check", "--store", str(finished.store_root)]) == 0
 
 
+def test_the_ui_says_what_an_asset_was_made_from_and_where_its_pictures_are(finished: Workplace):
+    with open_instance(finished.store_root) as instance:
+        event = instance.get_latest_materialization_event(dg.AssetKey("sadf_coco"))
+    shown = event.asset_materialization.metadata
+    artifact = finished.store.current("sadf_coco")
+    assert len(shown["picture: contact sheet"].value) <= 100 * 1024
+    assert Path(shown["picture: contact sheet, in full"].value) == artifact.path / "pictures" / "contact sheet.png"
+    assert Path(shown["picture: contact sheet, in full"].value).exists()
+    assert (shown["seed"].value, shown["code_version"].value) == (0, "1")
+    assert shown["data digest"].value == finished.store.current("inspection_images").metadata["content"]
+    parents = {row.data["parent"]: row.data["digest"] for row in shown["made from"].value.records}
+    assert parents["fid_report [beta]"] == finished.store.current("fid_report", "beta").digest
+    assert set(parents) == {"inspection_images"} | {
+        f"{name} [{k}]" for name in ("sadf_images", "sadf_accepted", "fid_report") for k in ("alpha", "beta")
+    }
+
+
+def test_a_run_as_one_page(finished: Workplace, tmp_path: Path):
+    assert main(["report", "--store", str(finished.store_root), "--to", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "What is missing" not in page
+    for said in (
+        "all 17 checks passed",
+        "Segmentor on the test split",
+        "Where the defect stands out least",
+        "All classes",
+    ):
+        assert said in page
+
+
+def test_thresholds_of_a_file_close_and_open_the_gate_without_training_anew(
+    finished: Workplace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
+):
+    store = _copy(finished, tmp_path).store_root
+    before = {name: finished.store.current(name).digest for name in ("sadf_coco", "segmentor")}
+    (tmp_path / "limits.toml").write_text("[per_class.beta]\nkid = -10")
+    limits = ["--thresholds", str(tmp_path / "limits.toml")]
+    assert main(["run", "--store", str(store), *limits]) == 1
+    assert "beta: KID" in capfd.readouterr().err
+    (tmp_path / "limits.toml").write_text("kid = 1e8\n[per_class.beta]\ncopies = 0.9")
+    assert main(["run", "--store", str(store)]) == 0  # which remembers the file
+    after = {name: Workplace.at(store).store.current(name).digest for name in before}
+    assert after["sadf_coco"] != before["sadf_coco"] and after["segmentor"] == before["segmentor"]
+    (tmp_path / "limits.toml").write_text("[per_class.gamma]\nkid = 1")
+    assert main(["run", "--store", str(store)]) == 1
+    assert "a class 'gamma', but the images show alpha, beta" in " ".join(capfd.readouterr().err.split())
+
+
 def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, capsys: pytest.CaptureFixture[str]):
     assert main(["quality", "--store", str(finished.store_root)]) == 0
     printed = capsys.readouterr().out
@@ -284,7 +332,7 @@ def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
     monkeypatch: pytest.MonkeyPatch,
     capfd: pytest.CaptureFixture[str],
 ):
-    strict = replace(tiny_profile.thresholds, per_class={"beta": (-10.0, 1e9)})
+    strict = replace(tiny_profile.thresholds, per_class={"beta": {"kid": -10.0}})
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
     assert main(["check", "--store", str(finished.store_root)]) == 1
     with open_instance(finished.store_root) as instance:

@@ -9,7 +9,16 @@ import pytest
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.sheets import CAPTION, PAPER, contact_sheet, curve, overlay, save_png, thumbnail_markdown
+from defect_pipeline.imaging.sheets import (
+    CAPTION,
+    PAPER,
+    contact_sheet,
+    curve,
+    data_uri,
+    overlay,
+    save_png,
+    thumbnail_markdown,
+)
 
 COLOURS = {"pit": (255, 0, 0)}
 
@@ -84,3 +93,13 @@ def test_a_small_thumbnail_keeps_its_exact_colours() -> None:
     text = thumbnail_markdown(image)
     data = base64.b64decode(text[text.index("base64,") + 7 : -1])
     assert (cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_COLOR)[..., ::-1] == image).all()
+
+
+@pytest.mark.parametrize(("shape", "side"), [((300, 900), 90), ((1, 900), 90), ((20, 30), 90)])
+def test_a_picture_for_a_page_is_at_most_so_large_and_never_larger_than_it_was(shape, side) -> None:
+    address = data_uri(_noise(*shape), side)
+    kind, data = address.split(",")
+    assert kind == "data:image/webp;base64"
+    seen = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR).shape[:2]
+    factor = min(1, side / max(shape))
+    assert seen == tuple(max(1, round(factor * n)) for n in shape)

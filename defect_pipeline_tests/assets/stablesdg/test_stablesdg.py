@@ -112,6 +112,14 @@ def test_every_classifier_is_measured_with_and_without_synthetic_images(finished
     assert finished.store.current("recognizer").metadata["synthetic images"] == len(CLASSES) * SETTINGS.images
 
 
+def test_a_run_as_one_page(finished: Workplace, tmp_path: Path):
+    assert main(["report", "--store", str(finished.store_root), "--to", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "What is missing" not in page
+    for said in ("StableSDG", "Accuracy of classifiers", "Beside their sources", "Nearest to train images"):
+        assert said in page
+
+
 def test_the_store_knows_its_system(finished: Workplace, capsys: pytest.CaptureFixture[str]):
     with open_instance(finished.store_root) as instance:
         before = instance.get_runs_count()
