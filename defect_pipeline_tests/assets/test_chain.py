@@ -261,7 +261,7 @@ def test_a_run_as_one_page(finished: Workplace, tmp_path: Path):
     page = (tmp_path / "page.html").read_text()
     assert "What is missing" not in page
     for said in (
-        "all 17 checks passed",
+        "all 15 checks passed",
         "Segmentor on the test split",
         "Where the defect stands out least",
         "All classes",
