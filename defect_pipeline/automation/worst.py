@@ -60,7 +60,7 @@ def _worst(
     by: str, judged: Artifact, store: Store, table: pd.DataFrame, column: str, *, largest: bool = False
 ) -> Worst:
     """The rows of a table with an `image` that lie at one end of a column, as files of what was judged."""
-    painted = "stablesdg_images" if judged.asset.startswith("stablesdg") else "sadf_images"
+    painted = next(name for name in judged.parents if name.endswith("_images") and name != "inspection_images")
     source = store.find(painted, judged.parents[painted], judged.partition)
     if source is None:  # gone since
         return Worst(by)
