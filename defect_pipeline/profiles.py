@@ -189,6 +189,22 @@ class StableSDG:
 
 
 @dataclass(frozen=True)
+class Baselines:
+    """The generators that Table V of paper B trains from scratch for each class; the others are as named elsewhere."""
+
+    gan_size: int = 128  # px; what it paints is brought to the profile's size
+    gan_width: int = 16  # channels next to the image, twice as many at each halving
+    gan_steps: int = 1000
+    gan_batch: int = 16
+    gan_learning_rate: float = 2e-4
+    ddim_widths: tuple[int, ...] = (32, 64, 128)  # channels of the U-Net's levels
+    ddim_steps: int = 600
+    ddim_batch: int = 8
+    ddim_learning_rate: float = 1e-3
+    ddim_solver_steps: int = 50
+
+
+@dataclass(frozen=True)
 class Segmentor:
     """Every regime takes the same number of optimizer steps. "pixels" classifies pixels, the others are Mask R-CNN."""
 
@@ -242,6 +258,7 @@ class Profile:
     segmentor: Segmentor = Segmentor()
     downstream: Downstream = Downstream()
     stablesdg: StableSDG = StableSDG()
+    baselines: Baselines = Baselines()
     recognition: Recognition = Recognition()
 
 
@@ -285,6 +302,15 @@ SD15 = Profile(
         tuning=None,
         guidance=7.5,
         per_class=TABLE_I,
+    ),
+    baselines=Baselines(
+        gan_width=64,  # 1024 channels at 4 px, as in its paper, and one halving more
+        gan_steps=10_000,
+        gan_batch=128,
+        ddim_widths=(128, 256, 384, 512),
+        ddim_steps=20_000,
+        ddim_batch=16,
+        ddim_learning_rate=1e-4,
     ),
 )
 

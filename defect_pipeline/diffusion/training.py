@@ -22,16 +22,16 @@ def denoising_loss(
     unet: nn.Module,
     noising: Noising,
     z0: Tensor,
-    text: Tensor,
+    text: Tensor | None,
     t: Tensor,
     noise: Tensor,
-    residuals: Callable[[Tensor, Tensor, Tensor], dict[str, Any]] | None = None,
+    residuals: Callable[[Tensor, Tensor, Any], dict[str, Any]] | None = None,
 ) -> Tensor:
     """Squared error of the U-Net's answer, per image and latent pixel (n, h, w), averaged over channels.
 
-    ``z0`` (n, C, h, w) clean latents, ``text`` (n, L, D) embeddings, ``t`` (n,), ``noise`` like ``z0``. ``residuals``
-    maps (z_t, t, text) to the keyword arguments by which a hypernetwork steers the U-Net. Unreduced, because who calls
-    weighs: prior preservation by image (DreamBooth, paper A §3.1), defects by pixel.
+    ``z0`` (n, C, h, w) clean latents, ``text`` (n, L, D) embeddings or None for a U-Net without text, ``t`` (n,),
+    ``noise`` like ``z0``. ``residuals`` maps (z_t, t, text) to the keyword arguments by which a hypernetwork steers the
+    U-Net. Unreduced, because who calls weighs: prior preservation by image (DreamBooth, paper A §3.1), defects by pixel.
     """
     zt = noising.noisy(z0, noise, t)
     extra = residuals(zt, t, text) if residuals else {}

@@ -7,18 +7,13 @@ the classes.
 from collections.abc import Callable
 from itertools import product
 
-import numpy as np
-import pandas as pd
-
 from defect_pipeline.assets.concept import backbone_of, load_untouched, train
-from defect_pipeline.assets.copying import Originals
-from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of, table_stage
-from defect_pipeline.assets.references import HELD_OUT, extractor_of, remembering
+from defect_pipeline.assets.experiments.painted import Painted, judge, over_classes, paint
+from defect_pipeline.assets.experiments.rows import bars_of, table_stage
 from defect_pipeline.assets.stablesdg.adapt import (
     EMBEDDING,
     class_windows,
     fit_linear,
-    image_oriented,
     learn_adapters,
     learn_token,
     load_adapted,
@@ -30,10 +25,8 @@ from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.diffusion.adapters import prompted_loss
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.token import TOKEN, load_token
-from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
-from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.parts import Part
-from defect_pipeline.imaging.sheets import contact_sheet, heat_map
+from defect_pipeline.imaging.sheets import heat_map
 
 ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
 LEARNED, IMAGES, PROMPT, STRENGTH, GUIDANCE = "learned", "images", "prompt", "strength", "guidance"
@@ -41,8 +34,6 @@ WAYS = ("from noise", "image-oriented")
 UNCHANGED = ("nothing", "train images, unchanged")
 PROMPTS = ("<unknown>", "A photo of <unknown>", "an image of a <unknown>", "a surface with <unknown>, close up")
 GRID = ((0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 2.0, 4.0, 8.0))
-SHOWN = 6
-Painted = dict[tuple, list[np.ndarray]]  # images (S, S, 3) uint8 by what tells them from others
 
 
 def _settings(pipeline: Pipeline) -> tuple:
@@ -70,15 +61,15 @@ def table_ii_cell(build: Build) -> None:
     for learned, adapted in ADAPTED.items():
         backbone, prompt = adapted(build)
         for way, strength in zip(WAYS, (1.0, chosen.strength), strict=True):
-            painted[learned, way] = _paint(build, crops, backbone, Choice(strength, chosen.guidance), prompt)
+            painted[learned, way] = paint(build, crops, backbone, Choice(strength, chosen.guidance), prompt)
             build.progress(len(painted) - 1, len(ADAPTED) * len(WAYS))
-    _judge(build, crops, (LEARNED, IMAGES), painted)
+    judge(build, crops, (LEARNED, IMAGES), painted)
 
 
 @table_stage("inspection_images", "table_ii_cell")
 def table_ii(build: Build) -> None:
     """Paper B, Table II: KID, FID and copies by what was learned and what the images started from, over classes."""
-    table = _over_classes(build, (LEARNED, IMAGES))
+    table = over_classes(build, (LEARNED, IMAGES))
     named = table.assign(row=table[LEARNED] + ", " + table[IMAGES])
     build.picture("table_ii", bars_of(named, "row", "kid", "KID to held-out images"))
 
@@ -142,15 +133,15 @@ def table_iii_cell(build: Build) -> None:
         backbone = load_untouched(build)
         learn_token(build, backbone, latents, prompt, name=f"token {number}")
         learn_adapters(build, backbone, latents, prompt, name=f"adapters {number}")
-        painted[(prompt,)] = _paint(build, crops, backbone, chosen, prompt)
+        painted[(prompt,)] = paint(build, crops, backbone, chosen, prompt)
         build.progress(len(painted), len(PROMPTS))
-    _judge(build, crops, (PROMPT,), painted)
+    judge(build, crops, (PROMPT,), painted)
 
 
 @table_stage("inspection_images", "table_iii_cell")
 def table_iii(build: Build) -> None:
     """Paper B, Table III: KID, FID and copies by prompt, over classes."""
-    table = _over_classes(build, (PROMPT,))
+    table = over_classes(build, (PROMPT,))
     build.picture("table_iii", bars_of(table, PROMPT, "kid", "KID to held-out images"))
 
 
@@ -166,15 +157,15 @@ def table_iv_cell(build: Build) -> None:
     backbone, crops = load_adapted(build), class_windows(build, ("train",))
     painted: Painted = {}
     for choice in product(*GRID):
-        painted[choice] = _paint(build, crops, backbone, Choice(*choice), build.settings.stablesdg.prompt)
+        painted[choice] = paint(build, crops, backbone, Choice(*choice), build.settings.stablesdg.prompt)
         build.progress(len(painted), len(GRID[0]) * len(GRID[1]))
-    _judge(build, crops, (STRENGTH, GUIDANCE), painted)
+    judge(build, crops, (STRENGTH, GUIDANCE), painted)
 
 
 @table_stage("inspection_images", "table_iv_cell")
 def table_iv(build: Build) -> None:
     """Paper B, Table IV: KID, FID and copies by strength and guidance, over classes, as a heat map."""
-    table = _over_classes(build, (STRENGTH, GUIDANCE))
+    table = over_classes(build, (STRENGTH, GUIDANCE))
     kid, copies = (table.pivot(index=STRENGTH, columns=GUIDANCE, values=figure) for figure in ("kid", "copies"))
     texts = [
         [f"{k:.3f}\n{c:.0%} copies" for k, c in zip(*rows, strict=True)]
@@ -182,55 +173,3 @@ def table_iv(build: Build) -> None:
     ]
     labels = [f"s = {s:g}" for s in kid.index], [f"guidance {w:g}" for w in kid.columns]
     build.picture("table_iv", heat_map(kid.to_numpy(), texts, *labels, "KID to held-out images"))
-
-
-# --- Shared --------------------------------------------------------------------------------------------------------
-
-
-def _paint(build: Build, crops: list[Crop], backbone: Backbone, chosen: Choice, prompt: str) -> list[np.ndarray]:
-    """As many images as the profile asks for, from train ``crops`` in turn and the same noise whatever is compared."""
-    n = build.settings.stablesdg.images
-    sources, names = [crops[i % len(crops)].image for i in range(n)], [f"{i:04d}.png" for i in range(n)]
-    return list(image_oriented(build, backbone, sources, names, *chosen, prompt=prompt))
-
-
-def _judge(build: Build, crops: list[Crop], keys: tuple[str, ...], painted: Painted) -> None:
-    """Keep a row of figures for each way of painting, named by its values for ``keys``, and show some images of each.
-
-    Held-out images are what they are judged by, and train ``crops`` what they may be copies of.
-    """
-    extractor = extractor_of(build)
-    originals = Originals.of(build, crops, [crop.image for crop in crops])
-    real = remembering(build, extractor).features([crop.image for crop in class_windows(build, HELD_OUT)])
-    rows = []
-    for values, images in painted.items():
-        features, (found, copies) = extractor.features(images), originals.judge(list(images))
-        rows.append(
-            {
-                "class": build.defect_class, **dict(zip(keys, values, strict=True)),
-                "kid": kernel_distance(real, features), "fid": frechet_distance(real, features),
-                "copies": float(copies.mean()), "distance": float(found.feature_distance.mean()),
-                "n": len(images), "n real": len(real), "extractor": extractor.name,
-            }
-        )  # fmt: skip
-    keep_rows(build, rows)
-    shown = min(SHOWN, *map(len, painted.values()))
-    captioned = [(image, ", ".join(map(str, values))) for values, images in painted.items() for image in images[:shown]]
-    build.picture("images", contact_sheet(*map(list, zip(*captioned, strict=True)), columns=shown))
-
-
-def _over_classes(build: Build, keys: tuple[str, ...]) -> pd.DataFrame:
-    """The mean over the classes of every way of painting, kept as the table of the build's name."""
-    name = build.stage.name
-    rows = rows_of(build, f"{name}_cell", build.classes())
-    table = pd.DataFrame(
-        [
-            dict(zip(keys, values, strict=True))
-            | {k: v for figure in ("kid", "fid") for k, v in interval(build, own[figure], figure).items()}
-            | {"copies": own["copies"].mean(), "distance": own["distance"].mean(), "n": own["n"].sum()}
-            | {"classes": len(own), "extractor": own["extractor"].iloc[0]}
-            for values, own in rows.groupby(list(keys), sort=False)
-        ]
-    )
-    keep_table(build, name, table, rows)
-    return table

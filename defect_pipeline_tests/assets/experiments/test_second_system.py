@@ -9,11 +9,13 @@ import pandas as pd
 import pytest
 
 from defect_pipeline import profiles
-from defect_pipeline.assets.experiments import adaptation, recognition
+from defect_pipeline.assets.experiments import adaptation, comparison, painted, recognition
 from defect_pipeline.assets.experiments.adaptation import ADAPTED, UNCHANGED, WAYS
+from defect_pipeline.assets.experiments.comparison import GENERATORS
 from defect_pipeline.assets.experiments.recognition import ARMS, FEW, MORE, REAL, SYNTHETIC
 from defect_pipeline.assets.stage import STAGES, open_dataset
 from defect_pipeline.cli import main
+from defect_pipeline.imaging.io import read_image
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import tiny, write_component
@@ -30,6 +32,16 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
     profiles.PROFILES["tables-b"] = replace(
         tiny("tables-b", tiny_backbone),
         stablesdg=profiles.StableSDG(token_steps=2, steps=2, batch=2, images=IMAGES, solver_steps=2, tuning=None),
+        baselines=profiles.Baselines(
+            gan_size=32,
+            gan_width=4,
+            gan_steps=3,
+            gan_batch=2,
+            ddim_widths=(8, 16),
+            ddim_steps=2,
+            ddim_batch=2,
+            ddim_solver_steps=2,
+        ),
         recognition=profiles.Recognition(models=("squeezenet",), steps=2, batch=4),
     )
     base = tmp_path_factory.mktemp("tables-b")
@@ -70,6 +82,33 @@ def test_prompts_strengths_and_guidances_are_compared(finished: tuple[Workplace,
     assert all((finished[1] / f"table_{name}.png").stat().st_size > 2000 for name in ("iii", "iv"))
 
 
+def test_generators_are_compared_class_by_class_on_as_many_images(finished: tuple[Workplace, Path]):
+    table, cells = pd.read_csv(finished[1] / "table_v.csv"), _cells(finished[0], "table_v")
+    assert table["generator"].tolist() == list(GENERATORS) and table["kid"].nunique() == len(table)
+    assert (cells["n"] == IMAGES).all() and (table["n"] == len(CLASSES) * IMAGES).all()
+    for figure in ("kid", "fid", "copies"):
+        of_each = cells.pivot(index="generator", columns="class", values=figure).loc[table["generator"]]
+        assert np.allclose(table[[f"{figure}, {k}" for k in CLASSES]], of_each[list(CLASSES)])
+    steps = table.set_index("generator")["steps"]
+    assert steps.tolist() == [3, 2, 2, 2, 4, 0]  # of the two stages of the second system: both
+    assert (table["minutes"][:-1] > 0).all() and table["minutes"].iloc[-1] == 0
+    assert table["copies"].iloc[-1] == cells[cells["generator"] == comparison.UNCHANGED]["copies"].mean() > 0
+    assert (finished[1] / "table_v.png").stat().st_size > 2000
+    sheet = read_image(finished[0].store.current("table_v_cell", "alpha").path / "pictures" / "images.png")
+    assert sheet.shape[:2] == (len(GENERATORS) * (128 + 14), IMAGES * 128)
+
+
+def test_a_generator_goes_on_where_it_was_killed(finished: tuple[Workplace, Path], tmp_path: Path):
+    """Killed after its training or not, it paints the same, and its minutes are not forgotten."""
+    build = _build(finished[0])
+    build.workdir = tmp_path
+    crops = adaptation.class_windows(build, ("train",))
+    for generate in (comparison._dcgan, comparison._ddim, comparison._dreambooth):
+        first, again = generate(build, crops), generate(build, crops)
+        assert np.array_equal(first.images, again.images) and first.minutes == again.minutes > 0
+    assert first.images[0].shape == crops[0].image.shape and len(first.images) == IMAGES
+
+
 def test_what_learned_is_what_the_row_says(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
     """The token alone leaves both networks as they are; all parameters move them, adapters do so in attention alone."""
     place, _ = finished
@@ -98,7 +137,7 @@ def test_classifiers_and_generators_see_the_share_alone(finished: tuple[Workplac
     sides = [open_dataset(store.current("inspection_images")).images["split"] for store in stores]
     assert all((side[whole["split"] != "train"] == whole["split"][whole["split"] != "train"]).all() for side in sides)
     assert min((side == "train").sum() for side in sides) < (whole["split"] == "train").sum()
-    cells = pd.read_csv(place.store.current("figure_9").path / "cells.csv")
+    cells = _cells(place, "figure_9")
     assert sorted(set(cells["real images"])) == sorted(
         {
             int(
@@ -124,8 +163,13 @@ def test_gains_are_paired_by_seed(finished: tuple[Workplace, Path]):
 
 def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recognition, "train_recognizer", None)  # would raise if it were called
-    monkeypatch.setattr(adaptation, "image_oriented", None)
+    monkeypatch.setattr(painted, "image_oriented", None)
+    monkeypatch.setattr(comparison, "train_dcgan", None)
     assert main(["tables", "--store", str(finished[0].store_root)]) == 0
+
+
+def _cells(place: Workplace, table: str) -> pd.DataFrame:
+    return pd.read_csv(place.store.current(table).path / "cells.csv")
 
 
 def _build(place: Workplace):
@@ -136,6 +180,6 @@ def _build(place: Workplace):
     work.mkdir(parents=True, exist_ok=True)
     return SimpleNamespace(
         settings=profile, pipeline=place.pipeline, defect_class="alpha", workdir=work,
-        dataset=lambda: open_dataset(place.store.current("inspection_images")),
+        dataset=lambda: open_dataset(place.store.current("inspection_images")), classes=lambda: CLASSES,
         parent=lambda name: place.store.current(name, "alpha"), progress=lambda *a, **k: None,
     )  # fmt: skip

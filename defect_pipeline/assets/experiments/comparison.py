@@ -1,0 +1,222 @@
+"""Other generators beside StableSDG on the same images: paper B, Table V.
+
+Every one of them sees the train images of one class and paints as many images as StableSDG does. Those that begin
+without knowledge, DCGAN and the diffusion from scratch, also see the mirror images, for little data is all there is.
+"""
+
+import time
+from collections.abc import Callable, Sequence, Sized
+from functools import partial
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from defect_pipeline.assets.concept import (
+    backbone_of,
+    concept_prompt,
+    learn_concept,
+    load_untouched,
+    prior_latents,
+    sampler,
+    train,
+)
+from defect_pipeline.assets.drivers import make_driver
+from defect_pipeline.assets.experiments.adaptation import ADAPTED
+from defect_pipeline.assets.experiments.painted import judge, over_classes, paint, sources_of
+from defect_pipeline.assets.experiments.rows import table_stage
+from defect_pipeline.assets.stablesdg.adapt import class_windows, painted_with
+from defect_pipeline.assets.stablesdg.generate import read_generated
+from defect_pipeline.assets.stablesdg.tune import Choice
+from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.synthesis import image_seed
+from defect_pipeline.baselines.dcgan import DCGAN, build_dcgan, train_dcgan
+from defect_pipeline.baselines.dcgan import paint as paint_dcgan
+from defect_pipeline.baselines.ddim import build_unet, sample_ddim, unconditional_loss
+from defect_pipeline.diffusion.adapters import Examples
+from defect_pipeline.diffusion.backbone import Backbone
+from defect_pipeline.diffusion.sampling import initial_noise
+from defect_pipeline.imaging.crops import Crop
+from defect_pipeline.imaging.geometry import crop_resize
+from defect_pipeline.imaging.sheets import heat_map
+from defect_pipeline.store import atomic_write
+
+GENERATOR, STEPS, MINUTES = "generator", "steps", "minutes"
+UNCHANGED = "train images, unchanged"
+CHECKPOINTS = 20  # of a DCGAN's training
+
+
+class Made(NamedTuple):
+    """What a generator painted (S, S, 3) uint8, after so many training steps in so many minutes."""
+
+    images: list[np.ndarray]
+    steps: int
+    minutes: float
+
+
+def _settings(pipeline: Pipeline) -> tuple:
+    settings = pipeline.settings
+    return (
+        settings.baselines, settings.concept, settings.stablesdg, settings.extractor, settings.extractor_weights,
+        backbone_of(pipeline), *sampler(pipeline), *painted_with(pipeline),
+    )  # fmt: skip
+
+
+@stage(
+    parents=("inspection_images", "token_embedding", "lora_weights", "strength_and_guidance", "stablesdg_images"),
+    settings=_settings, group="experiments", kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
+)  # fmt: skip
+def table_v_cell(build: Build) -> None:
+    """Images of one class by other generators, by StableSDG, and its sources unchanged: as many of each.
+
+    Minutes are those of training; of what the second system's own stages trained, those of the stages.
+    """
+    crops = class_windows(build, ("train",))
+    made: dict[tuple, Made] = {}
+    for name, generate in GENERATORS.items():
+        made[(name,)] = generate(build, crops)
+        build.progress(len(made), len(GENERATORS))
+    spent = {key: {STEPS: own.steps, MINUTES: own.minutes} for key, own in made.items()}
+    judge(build, crops, (GENERATOR,), {key: own.images for key, own in made.items()}, spent)
+
+
+@table_stage("inspection_images", "table_v_cell")
+def table_v(build: Build) -> None:
+    """Paper B, Table V: KID, FID and copies of each generator, by class and over classes."""
+    table = over_classes(build, (GENERATOR,), further=(STEPS, MINUTES), of_each=("kid", "fid", "copies"))
+    kid, fid, copies = (
+        table[[f"{figure}, {k}" for k in build.classes()]].to_numpy() for figure in ("kid", "fid", "copies")
+    )
+    texts = [
+        [f"{k:.3f}\nFID {f:.1f}\n{c:.0%} copies" for k, f, c in zip(*row, strict=True)]
+        for row in zip(kid, fid, copies, strict=True)
+    ]
+    picture = heat_map(kid, texts, table[GENERATOR].tolist(), list(build.classes()), "KID to held-out images")
+    build.picture("table_v", picture)
+
+
+# --- From scratch --------------------------------------------------------------------------------------------------
+
+
+def _dcgan(build: Build, crops: list[Crop]) -> Made:
+    """Trained at a size of its own; what it paints is brought to the profile's."""
+    settings, size = build.settings.baselines, build.settings.drivers.size
+    images = np.stack([crop_resize(image, (0, 0, size), settings.gan_size) for image in _mirrored(crops)])
+    gan = build_dcgan(
+        settings.gan_size, width=settings.gan_width, seed=build.pipeline.seed, device=build.settings.device
+    )
+    minutes = _timed(build, "dcgan", settings.gan_steps, lambda: _train_dcgan(build, gan, images))
+    painted = paint_dcgan(gan, _seeds(build, "dcgan"))
+    return Made([crop_resize(image, (0, 0, settings.gan_size), size) for image in painted], settings.gan_steps, minutes)
+
+
+def _train_dcgan(build: Build, gan: DCGAN, images: np.ndarray) -> list[float]:
+    """Train in place, with checkpoints; the generator's loss at each step since this process began."""
+    settings, file = build.settings.baselines, build.workdir / "dcgan.pt"
+    losses: list[torch.Tensor] = []
+    loop = train_dcgan(
+        gan, images, steps=settings.gan_steps, seed=build.pipeline.seed, batch=settings.gan_batch,
+        learning_rate=settings.gan_learning_rate, resume=torch.load(file, weights_only=True) if file.exists() else None,
+    )  # fmt: skip
+    for state in loop:
+        losses.append(state.generator_loss)
+        if state.step % max(10, settings.gan_steps // CHECKPOINTS) == 0 or state.step == settings.gan_steps:
+            atomic_write(file, partial(torch.save, state.state_dict()))
+            build.progress(state.step, settings.gan_steps, loss=losses[-1].item())
+    return [loss.item() for loss in losses]
+
+
+def _ddim(build: Build, crops: list[Crop]) -> Made:
+    """In the latents of the profile's autoencoder, by the one training loop."""
+    settings, backbone = build.settings.baselines, load_untouched(build)
+    latents = backbone.encode_pixels(torch.from_numpy(_mirrored(crops)))
+    channels, side = latents.shape[1:3]
+    unet = build_unet(channels, side, settings.ddim_widths, seed=build.pipeline.seed).to(backbone.device)
+    loss_at = unconditional_loss(unet, backbone.noising, latents, batch=settings.ddim_batch)
+    steps, rate = settings.ddim_steps, settings.ddim_learning_rate
+    training = partial(train, build, list(unet.parameters()), loss_at, steps, rate, name="ddim")
+    minutes = _timed(build, "ddim", steps, training)
+    noise = initial_noise(_seeds(build, "ddim"), (channels, side, side), backbone.device)
+    painted = sample_ddim(unet.eval(), backbone.scheduler, noise, steps=settings.ddim_solver_steps)
+    return Made(list(backbone.decode(painted).numpy()), steps, minutes)
+
+
+def _mirrored(crops: Sequence[Crop]) -> np.ndarray:
+    """The crops and their mirror images (4n, S, S, 3) uint8: left to right, upside down, and both."""
+    images = np.stack([crop.image for crop in crops])
+    return np.concatenate([images, images[:, :, ::-1], images[:, ::-1], images[:, ::-1, ::-1]])
+
+
+def _seeds(build: Build, name: str) -> list[int]:
+    """One for each image that the profile asks for."""
+    n = build.settings.stablesdg.images
+    return [image_seed(build.pipeline.seed, build.defect_class, f"{name}/{i}") for i in range(n)]
+
+
+# --- From the backbone ---------------------------------------------------------------------------------------------
+
+
+def _textual_inversion(build: Build, crops: list[Crop]) -> Made:
+    """The second system's token and nothing else."""
+    images = _from_noise(build, crops, *ADAPTED["token"](build))
+    return Made(images, build.settings.stablesdg.token_steps, _minutes_of(build, "token_embedding"))
+
+
+def _dreambooth(build: Build, crops: list[Crop]) -> Made:
+    """The first system's concept, learned from this class's images alone."""
+    backbone, prompt = load_untouched(build), concept_prompt(build)
+    images, drivers, masks = (
+        torch.from_numpy(np.stack(parts))
+        for parts in zip(*((c.image, make_driver(build, c.image, c.masks), c.mask()) for c in crops), strict=True)
+    )
+    examples = Examples.of(backbone, images, drivers, masks, [prompt] * len(crops))
+    prior = prior_latents(build, backbone)
+    training = partial(learn_concept, build, backbone, examples, prior, name="dreambooth")
+    minutes = _timed(build, "dreambooth", build.settings.concept.steps, training)
+    return Made(_from_noise(build, crops, backbone, prompt), build.settings.concept.steps, minutes)
+
+
+def _stablesdg(build: Build, crops: list[Crop]) -> Made:
+    """What the second system has painted; its minutes are those of both trainings and of the tuning."""
+    settings, stages = build.settings.stablesdg, ("token_embedding", "lora_weights", "strength_and_guidance")
+    images = read_generated(build.parent("stablesdg_images").path)
+    return Made(images, settings.token_steps + settings.steps, sum(_minutes_of(build, name) for name in stages))
+
+
+def _from_noise(build: Build, crops: list[Crop], backbone: Backbone, prompt: str) -> list[np.ndarray]:
+    """All from noise, with the guidance of the class."""
+    guidance = Choice.read(build.parent("strength_and_guidance").path).guidance
+    return paint(build, crops, backbone, Choice(1.0, guidance), prompt)
+
+
+# --- Shared --------------------------------------------------------------------------------------------------------
+
+
+def _unchanged(build: Build, crops: list[Crop]) -> Made:
+    return Made(sources_of(build, crops), 0, 0.0)
+
+
+def _timed(build: Build, name: str, steps: int, training: Callable[[], Sized]) -> float:
+    """Minutes that ``steps`` steps of a training take, at the pace of the process that ended it.
+
+    ``training`` returns something for each step that it takes itself: nothing where an earlier process had ended it,
+    whose minutes then stand in the work directory.
+    """
+    file, began = build.workdir / f"{name}.minutes", time.perf_counter()
+    if taken := len(training()):
+        atomic_write(file, str((time.perf_counter() - began) / 60 / taken * steps).encode())
+    return float(file.read_text()) if file.exists() else float("nan")
+
+
+def _minutes_of(build: Build, asset: str) -> float:
+    return build.parent(asset).metadata["seconds"] / 60
+
+
+GENERATORS: dict[str, Callable[[Build, list[Crop]], Made]] = {
+    "DCGAN": _dcgan,
+    "DDIM from scratch": _ddim,
+    "textual inversion": _textual_inversion,
+    "DreamBooth": _dreambooth,
+    "StableSDG": _stablesdg,
+    UNCHANGED: _unchanged,
+}
