@@ -7,6 +7,7 @@ from itertools import product
 from pathlib import Path
 
 import cv2
+import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest

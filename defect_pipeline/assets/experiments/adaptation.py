@@ -8,7 +8,7 @@ from collections.abc import Callable
 from itertools import product
 
 from defect_pipeline.assets.concept import backbone_of, load_untouched, train
-from defect_pipeline.assets.experiments.painted import Painted, judge, over_classes, paint
+from defect_pipeline.assets.experiments.painted import UNCHANGED, Painted, judge, over_classes, paint
 from defect_pipeline.assets.experiments.rows import bars_of, table_stage
 from defect_pipeline.assets.stablesdg.adapt import (
     EMBEDDING,
@@ -31,7 +31,6 @@ from defect_pipeline.imaging.sheets import heat_map
 ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
 LEARNED, IMAGES, PROMPT, STRENGTH, GUIDANCE = "learned", "images", "prompt", "strength", "guidance"
 WAYS = ("from noise", "image-oriented")
-UNCHANGED = ("nothing", "train images, unchanged")
 PROMPTS = ("<unknown>", "A photo of <unknown>", "an image of a <unknown>", "a surface with <unknown>, close up")
 GRID = ((0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 2.0, 4.0, 8.0))
 
@@ -57,7 +56,7 @@ def table_ii_cell(build: Build) -> None:
     All adaptations take as many steps as the adapters do. The train images themselves stand beside them.
     """
     chosen, crops = Choice.read(build.parent("strength_and_guidance").path), class_windows(build, ("train",))
-    painted: Painted = {UNCHANGED: [crop.image for crop in crops]}
+    painted: Painted = {("nothing", UNCHANGED): [crop.image for crop in crops]}
     for learned, adapted in ADAPTED.items():
         backbone, prompt = adapted(build)
         for way, strength in zip(WAYS, (1.0, chosen.strength), strict=True):

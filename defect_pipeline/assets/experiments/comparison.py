@@ -23,7 +23,7 @@ from defect_pipeline.assets.concept import (
 )
 from defect_pipeline.assets.drivers import make_driver
 from defect_pipeline.assets.experiments.adaptation import ADAPTED
-from defect_pipeline.assets.experiments.painted import judge, over_classes, paint, sources_of
+from defect_pipeline.assets.experiments.painted import UNCHANGED, judge, over_classes, paint, sources_of
 from defect_pipeline.assets.experiments.rows import table_stage
 from defect_pipeline.assets.stablesdg.adapt import class_windows, painted_with
 from defect_pipeline.assets.stablesdg.generate import read_generated
@@ -38,11 +38,11 @@ from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import initial_noise
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.geometry import crop_resize
+from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import heat_map
 from defect_pipeline.store import atomic_write
 
 GENERATOR, STEPS, MINUTES = "generator", "steps", "minutes"
-UNCHANGED = "train images, unchanged"
 CHECKPOINTS = 20  # of a DCGAN's training
 
 
@@ -64,7 +64,8 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 @stage(
     parents=("inspection_images", "token_embedding", "lora_weights", "strength_and_guidance", "stablesdg_images"),
-    settings=_settings, group="experiments", kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
+    settings=_settings, images=Part(shows="own class", classes="ranked"), group="experiments",
+    kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_v_cell(build: Build) -> None:
     """Images of one class by other generators, by StableSDG, and its sources unchanged: as many of each.

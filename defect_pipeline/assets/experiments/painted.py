@@ -16,6 +16,7 @@ from defect_pipeline.evaluation.distances import frechet_distance, kernel_distan
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet
 
+UNCHANGED = "train images, unchanged"
 SHOWN = 6
 Painted = dict[tuple, list[np.ndarray]]  # images (S, S, 3) uint8 by what tells them from others
 

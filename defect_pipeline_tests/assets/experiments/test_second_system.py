@@ -10,8 +10,9 @@ import pytest
 
 from defect_pipeline import profiles
 from defect_pipeline.assets.experiments import adaptation, comparison, painted, recognition
-from defect_pipeline.assets.experiments.adaptation import ADAPTED, UNCHANGED, WAYS
+from defect_pipeline.assets.experiments.adaptation import ADAPTED, WAYS
 from defect_pipeline.assets.experiments.comparison import GENERATORS
+from defect_pipeline.assets.experiments.painted import UNCHANGED
 from defect_pipeline.assets.experiments.recognition import ARMS, FEW, MORE, REAL, SYNTHETIC
 from defect_pipeline.assets.stage import STAGES, open_dataset
 from defect_pipeline.cli import main
@@ -65,7 +66,7 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
 
 def test_every_stage_is_judged_from_noise_and_from_real_images(finished: tuple[Workplace, Path]):
     table = pd.read_csv(finished[1] / "table_ii.csv")
-    wanted = [UNCHANGED, *((learned, way) for learned in ADAPTED for way in WAYS)]
+    wanted = [("nothing", UNCHANGED), *((learned, way) for learned in ADAPTED for way in WAYS)]
     assert list(zip(table["learned"], table["images"], strict=True)) == wanted
     assert (table["classes"] == len(CLASSES)).all() and (table["n"][1:] == len(CLASSES) * IMAGES).all()
     assert table["kid"].nunique() == len(table)  # no two trainings gave the same images
@@ -92,14 +93,14 @@ def test_generators_are_compared_class_by_class_on_as_many_images(finished: tupl
     steps = table.set_index("generator")["steps"]
     assert steps.tolist() == [3, 2, 2, 2, 4, 0]  # of the two stages of the second system: both
     assert (table["minutes"][:-1] > 0).all() and table["minutes"].iloc[-1] == 0
-    assert table["copies"].iloc[-1] == cells[cells["generator"] == comparison.UNCHANGED]["copies"].mean() > 0
+    assert table["copies"].iloc[-1] == cells[cells["generator"] == UNCHANGED]["copies"].mean() > 0
     assert (finished[1] / "table_v.png").stat().st_size > 2000
     sheet = read_image(finished[0].store.current("table_v_cell", "alpha").path / "pictures" / "images.png")
     assert sheet.shape[:2] == (len(GENERATORS) * (128 + 14), IMAGES * 128)
 
 
-def test_a_generator_goes_on_where_it_was_killed(finished: tuple[Workplace, Path], tmp_path: Path):
-    """Killed after its training or not, it paints the same, and its minutes are not forgotten."""
+def test_what_was_trained_before_a_kill_is_not_trained_again(finished: tuple[Workplace, Path], tmp_path: Path):
+    """It paints the same, and its minutes are not forgotten."""
     build = _build(finished[0])
     build.workdir = tmp_path
     crops = adaptation.class_windows(build, ("train",))
