@@ -234,6 +234,8 @@ def closed_gates(step: Step, store: Store, pipeline: Pipeline) -> list[Verdict]:
 def _evaluated(check: Check, store: Store, pipeline: Pipeline, partition: str | None, *asked: str) -> Verdict:
     """As `evaluate`, once for each artifact and for what else is ``asked`` of it."""
     return evaluate(check, store, pipeline, partition)
+
+
 def _judged(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> Verdict:
     try:
         return evaluate(check, store, pipeline, partition)
