@@ -24,7 +24,6 @@ from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.errors import MissingArtifactError, PipelineError
 from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.crops import defect_crops
-from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import data_uri, overlay
@@ -131,8 +130,9 @@ DATA = ("inspection_images", "annotated images", "The images", "Some of each cla
 
 def write_report(store: Store, pipeline: Pipeline, to: Path) -> None:
     """Write the page. Raises PipelineError where the store has not even images, or the file cannot be written."""
+    verdicts = evaluate_all(store, pipeline)
     for side in SIDES:
-        page = _Page(store, pipeline, side).html().encode()
+        page = _Page(store, pipeline, verdicts, side).html().encode()
         if len(page) <= LIMIT:
             break
     try:
@@ -148,16 +148,16 @@ class _Page:
 
     store: Store
     pipeline: Pipeline
+    verdicts: list[Verdict]
     side: int  # px of a sheet's longer side
-    dataset: Dataset = field(init=False)
     unreadable: list[str] = field(default_factory=list)
 
-    def html(self) -> str:
+    def __post_init__(self) -> None:
         self.dataset = open_dataset(self.store.current("inspection_images"))
-        verdicts, system = evaluate_all(self.store, self.pipeline), self.pipeline.system
-        plan = [(asset, k) for step in PLANS[system] for asset in step.assets for k in self._classes(step.partitioned)]
-        found = {label(*one): self._part(self.store.current, *one) for one in plan}
-        artifacts = [artifact for artifact in found.values() if artifact is not None]
+
+    def html(self) -> str:
+        system = self.pipeline.system
+        artifacts, missing = self._planned()
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
             trim_blocks=True, lstrip_blocks=True,
@@ -168,11 +168,11 @@ class _Page:
             now=f"{_minute(datetime.now(UTC).isoformat())} UTC",
             facts=self._facts(),
             checks=checks_of(self.pipeline),
-            verdicts=verdicts,
-            unpassed=[(verdict, self._worst(verdict)) for verdict in verdicts if not verdict.passed],
-            missing=[name for name, artifact in found.items() if artifact is None],
+            verdicts=self.verdicts,
+            failed=[(verdict, self._worst(verdict)) for verdict in self.verdicts if verdict.passed is False],
+            missing=missing,
             overview=self._sheets(OVERVIEW[system], None),
-            classes=[self._class(k, verdicts) for k in self.dataset.categories],
+            classes=[self._class(k) for k in self.dataset.categories],
             results=self._sheets(RESULTS[system], None),
             tables=self._tables(),
             bars=self._part(self._bars) or [],
@@ -185,8 +185,18 @@ class _Page:
             unreadable=self.unreadable,
         )
 
-    def _classes(self, partitioned: bool) -> Sequence[str | None]:
-        return self.dataset.categories if partitioned else (None,)
+    def _planned(self) -> tuple[list[Artifact], list[str]]:
+        """The current artifacts of the system's plan, and the names of those that there are none of."""
+        artifacts, missing = [], []
+        for step in PLANS[self.pipeline.system]:
+            classes = self.dataset.categories if step.partitioned else (None,)
+            for asset in step.assets:
+                found = {k: self._part(self.store.current, asset, k) for k in classes}
+                artifacts += [artifact for artifact in found.values() if artifact]
+                lost = [k for k, artifact in found.items() if artifact is None]
+                if lost:
+                    missing.append(label(asset, ", ".join(k for k in lost if k) if len(lost) < len(found) else None))
+        return artifacts, missing
 
     def _part(self, gather: Callable[..., T], *arguments: Any) -> T | None:
         """What a part of the page needs; None where the run did not make it, or what it made cannot be read."""
@@ -215,13 +225,13 @@ class _Page:
                 sheets.append(self._picture(read_image(file), title, note))
         return sheets
 
-    def _class(self, defect_class: str, verdicts: list[Verdict]) -> ClassPart:
+    def _class(self, defect_class: str) -> ClassPart:
         system = self.pipeline.system
         shelves = [self._part(self._real, defect_class)]
         shelves += self._part(SYNTHETIC[system], self, defect_class) or []
         return ClassPart(
             defect_class, "rgb({} {} {})".format(*class_colours(self.dataset.categories)[defect_class]),
-            [v for v in verdicts if v.partition == defect_class],
+            [v for v in self.verdicts if v.partition == defect_class],
             [shelf for shelf in shelves if shelf], self._sheets(SHEETS[system], defect_class),
         )  # fmt: skip
 
