@@ -17,7 +17,7 @@ from defect_pipeline.errors import PipelineError
 out = Console(width=None if sys.stdout.isatty() else 120)  # a file or a CI's log has no width of its own
 err = Console(stderr=True)
 FORMATS = ("coco", "coco-polygons", "yolo", "cvat", "label-studio")
-TABLES = {  # of either paper, by the names of their assets
+TABLES = {  # of either paper and of the union, by the names of their assets
     "sadf": {"1": "table_1", "2": "table_2", "3": "table_3", "4": "table_4"},
     "stablesdg": {
         "II": "table_ii",
@@ -27,6 +27,7 @@ TABLES = {  # of either paper, by the names of their assets
         "VI": "table_vi",
         "fig9": "figure_9",
     },
+    "union": {"union": "table_union"},
 }
 
 
@@ -68,7 +69,9 @@ def _parser() -> argparse.ArgumentParser:
     settings.add_argument("--profile", help="embedded (CPU, default) or sd15 (GPU, Stable Diffusion 1.5)")
     settings.add_argument("--seed", type=int)
     settings.add_argument(
-        "--system", choices=("sadf", "stablesdg"), help="masks and drivers (default), or images from real ones by class"
+        "--system",
+        choices=("sadf", "stablesdg", "union"),
+        help="masks and drivers (default), images from real ones by class, or the second's images with the first's masks",
     )
     settings.add_argument("--part-regex", help="regular expression whose group is the part's id within a file name")
     settings.add_argument("--drawn-masks", help="folder with a folder of hand-drawn masks for each class")
@@ -89,7 +92,8 @@ def _parser() -> argparse.ArgumentParser:
     tables = add(
         "tables",
         _tables,
-        "The papers' tables on the data: 1 to 4 of the first system, II to VI and Fig. 9 of the second; hours.",
+        "The papers' tables on the data: 1 to 4 of the first system, II to VI and Fig. 9 of the second, and the union "
+        "against both; hours.",
         place,
         settings,
         limits,
@@ -98,7 +102,7 @@ def _parser() -> argparse.ArgumentParser:
         "--only",
         action="append",
         choices=[number for own in TABLES.values() for number in own],
-        help="these alone, of either system; may be repeated (default: all of the store's system)",
+        help="these alone, of any system; may be repeated (default: all of the store's system)",
     )
     tables.add_argument("--to", type=Path, help="folder to write the tables and their pictures to")
     export = add(

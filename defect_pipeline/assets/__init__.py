@@ -19,6 +19,7 @@ from defect_pipeline.assets.quality import agreement_report, autoencoder_report,
 from defect_pipeline.assets.shapes import shape_report  # isort: skip
 from defect_pipeline.assets.order import order_report  # isort: skip
 from defect_pipeline.assets.stablesdg import system_b  # isort: skip
+from defect_pipeline.assets.union import union  # isort: skip
 from defect_pipeline.assets.experiments import tables  # isort: skip
 
 chain = [
@@ -40,4 +41,4 @@ chain = [
 ]
 quality = [kid_ladder, agreement_report, variety_report, shape_report, autoencoder_report, order_report]
 
-__all__ = ["chain", "quality", "system_b", "tables"]
+__all__ = ["chain", "quality", "system_b", "tables", "union"]

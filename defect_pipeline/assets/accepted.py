@@ -45,7 +45,8 @@ def sadf_accepted(build: Build) -> None:
         told = "; ".join(f"{n} x {reason} ({REASONS[reason]})" for reason, n in counts.items() if n)
         raise PipelineError(
             f"No synthetic image of {build.defect_class!r} passed the filter: {told}. Look at the contact sheets of "
-            "sadf_images and faithfulness_report; train longer, or loosen the profile's `filter`."
+            f"{build.named('sadf_images')} and {build.named('faithfulness_report')}; train longer, or loosen the profile's "
+            "`filter`."
         )
     masks = {name: bank[driver_of(name)].masks for name in kept}
     if build.settings.filter.refine:

@@ -38,8 +38,8 @@ def sadf_coco(build: Build) -> None:
         problems += [f"{k}: {problem}" for problem in gate_problems(report.held_out, build.settings.thresholds.of(k))]
     if problems:
         raise dg.Failure(
-            f"{'; '.join(problems)}. Look at the contact sheets of sadf_images; train longer, add images of the class, or "
-            "change its thresholds (--thresholds FILE).",
+            f"{'; '.join(problems)}. Look at the contact sheets of {build.named('sadf_images')}; train longer, add images of "
+            "the class, or change its thresholds (--thresholds FILE).",
             allow_retries=False,
         )
     (build.path / IMAGES).mkdir()
@@ -67,7 +67,7 @@ def _content(directory: Path) -> str:
 def _merged(build: Build, stage_name: str) -> dict:
     """The COCO documents that a stage made of the classes as one."""
     merged: dict = {
-        "info": {"description": "Synthetic defects (SADF)", "seed": build.pipeline.seed},
+        "info": {"description": f"Synthetic defects: {build.named('sadf_images')}", "seed": build.pipeline.seed},
         "images": [],
         "annotations": [],
     }

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 
@@ -9,7 +10,7 @@ import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.assets.synthesis import IMAGES, PAINTED_FROM, paint_set
+from defect_pipeline.assets.synthesis import IMAGES, PAINTED_FROM, Painter, load_painter, paint_set
 from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_figures, twin_table
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
@@ -30,7 +31,12 @@ SHOWN = 6  # best and worst cases each
 )  # fmt: skip
 def faithfulness_report(build: Build) -> None:
     """Whether each defect stands in its mask: change against its twin, painted from the same noise without the mask."""
-    asked = paint_set(build, build.workdir / TWINS, defects=False)
+    report_twins(build, load_painter)
+
+
+def report_twins(build: Build, load: Callable[[Build], Painter]) -> None:
+    """Fill the artifact with the twins of a class's images, painted by what ``load`` gives, and what sets them apart."""
+    asked = paint_set(build, build.workdir / TWINS, load, defects=False)
     shutil.copytree(build.workdir / TWINS, build.path / TWINS, ignore=shutil.ignore_patterns("*.partial"))
     images, twins = (
         [read_image(folder / name) for name in asked]

@@ -1,5 +1,6 @@
 """The condition: a hypernetwork steers the frozen concept model by drivers (paper A §3.2)."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -27,13 +28,20 @@ from defect_pipeline.imaging.sheets import contact_sheet
 )
 def hypernetwork_weights(build: Build) -> None:
     """A trainable copy of the concept's encoder that paints defects where a driver says, in the class it names."""
+    words = {k: condition_prompt(build, k) for k in build.classes()}
+    make_hypernetwork(build, load_concept(build), words, concept_prompt(build))
+
+
+def make_hypernetwork(build: Build, backbone: Backbone, words: Mapping[str, str], plain: str) -> None:
+    """Fill the artifact with a hypernetwork trained under the frozen backbone on the classes of ``words``.
+
+    ``words`` are the prompts of their defects, ``plain`` is that of the surface without one.
+    """
     settings = build.settings.hypernetwork
-    backbone = load_concept(build)
-    crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
-    prompts = [condition_prompt(build, k) for k in crops.classes]
-    examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, prompts)
+    crops = read_training({k: build.parent("topological_drivers", k).path for k in words})
+    examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, [words[k] for k in crops.classes])
     hypernetwork = new_hypernetwork(build, backbone, build.pipeline.seed)
-    watched = _Watched(build, backbone, hypernetwork)
+    watched = _Watched(build, backbone, hypernetwork, words, plain)
     losses = learn_condition(build, backbone, hypernetwork, examples, settings.steps, watch=watched)
     describe_training(build, losses, settings.steps)
     watched.show("final")
@@ -71,15 +79,28 @@ def condition_prompt(build: Build, defect_class: str) -> str:
     return f"an image of a {build.settings.concept.token} with a {defect_class} defect"
 
 
-def steering(build: Build, hypernetwork: ControlNetModel, drivers: np.ndarray, guided: bool = True) -> dict[str, Any]:
+def steering(
+    build: Build,
+    hypernetwork: ControlNetModel,
+    drivers: np.ndarray,
+    plain: str,
+    *,
+    guidance: float | None = None,
+    guided: bool = True,
+) -> dict[str, Any]:
     """How drivers (n, S, S, 3) uint8 steer `sample_images`: by themselves and, ``guided``, away from the defect-free
-    component. A driver without a defect has nothing to be led away from."""
+    component, which the prompt ``plain`` names. A driver without a defect has nothing to be led away from.
+
+    Where the profile does not guide in this way, ``guidance``, by default its own, leads away from the empty prompt.
+    """
     synthesis = build.settings.synthesis
     steered: dict[str, Any] = {"hypernetwork": hypernetwork, "drivers": _conditions(drivers)}
-    if synthesis.defect_guidance == 1 or not guided:
-        return steered | {"guidance": synthesis.guidance}
-    plain = concept_prompt(build), _conditions(without_defects(drivers))
-    return steered | {"guidance": synthesis.defect_guidance, "without": plain}
+    if synthesis.defect_guidance == 1:
+        return steered | {"guidance": synthesis.guidance if guidance is None else guidance}
+    if not guided:
+        return steered | {"guidance": 1.0}
+    without = plain, _conditions(without_defects(drivers))
+    return steered | {"guidance": synthesis.defect_guidance, "without": without}
 
 
 def _conditions(drivers: np.ndarray) -> Tensor:
@@ -89,14 +110,16 @@ def _conditions(drivers: np.ndarray) -> Tensor:
 class _Watched:
     """A fixed-driver grid: the loss does not show when a hypernetwork begins to obey, pictures do."""
 
-    def __init__(self, build: Build, backbone: Backbone, hypernetwork: ControlNetModel) -> None:
-        self.build, self.backbone, self.hypernetwork = build, backbone, hypernetwork
+    def __init__(
+        self, build: Build, backbone: Backbone, hypernetwork: ControlNetModel, words: Mapping[str, str], plain: str
+    ) -> None:
+        self.build, self.backbone, self.hypernetwork, self.plain = build, backbone, hypernetwork, plain
         self.prompts: list[str] = []
         drivers: list[np.ndarray] = []
-        for k in build.classes():
+        for k, prompt in words.items():
             chosen = read_synthesis_drivers(build.parent("topological_drivers", k).path)[:2]
             drivers.extend(chosen)
-            self.prompts.extend([condition_prompt(build, k)] * len(chosen))
+            self.prompts.extend([prompt] * len(chosen))
         self.columns = len(drivers)
         self.drivers = np.stack(drivers)
         self.pictures, self.captions = list(drivers), ["driver"] * len(drivers)
@@ -109,7 +132,7 @@ class _Watched:
     def show(self, caption: str) -> None:
         self.hypernetwork.eval()
         size = self.build.settings.drivers.size
-        steered = steering(self.build, self.hypernetwork, self.drivers)
+        steered = steering(self.build, self.hypernetwork, self.drivers, self.plain)
         self.pictures += preview(self.backbone, self.prompts, self.build, size, **steered)
         self.captions += [caption] * self.columns
         self.hypernetwork.train()

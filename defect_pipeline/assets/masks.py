@@ -79,21 +79,30 @@ def mask_bank(build: Build) -> None:
     else:
         chosen, sets = _placed(build, pool, chosen, n, rng)
         strategy = build.settings.masks.strategy
+    bank = [
+        BankEntry(path, [(build.defect_class, mask) for mask in masks])
+        for path, masks in zip(chosen, sets, strict=True)
+    ]
+    write_bank(build, bank, pool, strategy)
+
+
+def write_bank(build: Build, bank: list[BankEntry], pool: Path, strategy: str) -> None:
+    """Fill the artifact with entries whose backgrounds lie in ``pool``; ``strategy`` says where they come from."""
     rows = [
-        {"driver": k, "background": path, "category": build.defect_class, "counts": encode(mask), "side": size}
-        for k, (path, masks) in enumerate(zip(chosen, sets, strict=True))
-        for mask in masks
+        {"driver": k, "background": entry.background, "category": category, "counts": encode(mask), "side": len(mask)}
+        for k, entry in enumerate(bank)
+        for category, mask in entry.masks
     ]
     pd.DataFrame(rows).to_parquet(build.path / "masks.parquet")
-    areas = [float(np.any(masks, axis=0).mean() * 100) for masks in sets]
+    areas = [float(entry.mask().mean() * 100) for entry in bank]
     build.metadata |= {
-        "mask sets": n,
+        "mask sets": len(bank),
         "instances": len(rows),
         "strategy": strategy,
         "median area in %": float(np.median(areas)),
     }
     colours = build.colours()
-    shown = [overlay(read_image(pool / entry.background), entry.masks, colours) for entry in read_bank(build.path)[:18]]
+    shown = [overlay(read_image(pool / entry.background), entry.masks, colours) for entry in bank[:18]]
     build.picture("masks on the pool", contact_sheet(shown, columns=6))
 
 

@@ -5,6 +5,7 @@ import numpy as np
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.augment import variants
+from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
@@ -22,7 +23,7 @@ IMAGES = "images"
 def defect_free_pool(build: Build) -> None:
     """Ten offline augmentations of every defect-free train image: crop, zoom, roto-translation, noise, contrast."""
     settings, dataset, drivers = build.settings.pool, build.dataset(), build.settings.drivers
-    ids = [i for i in dataset.defect_free() if dataset.images.at[i, "split"] == "train"]
+    ids = train_pictures(dataset)
     if not ids:
         raise PipelineError(
             f"There are no defect-free images under {dataset.root}: synthesis paints on them. Add images without a defect "
@@ -45,3 +46,8 @@ def defect_free_pool(build: Build) -> None:
     captions = ["source"] * len(sources) + ["variant of the first"] * len(others)
     shown = [*sources, *others]
     build.picture("pool", contact_sheet([read_image(file) for file in shown], captions, columns=6))
+
+
+def train_pictures(dataset: Dataset) -> list[int]:
+    """Ids of the defect-free images on the train side."""
+    return [i for i in dataset.defect_free() if dataset.images.at[i, "split"] == "train"]

@@ -9,7 +9,7 @@ joins, goes or is annotated anew touches what reads it.
 import functools
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
@@ -44,7 +44,7 @@ class Pipeline(dg.ConfigurableResource):
     data: str
     profile: str = "embedded"
     seed: int = 0
-    system: str = "sadf"  # or "stablesdg": which of the two papers' chains the plan is
+    system: str = "sadf"  # "stablesdg" or "union": whose chain the plan is, one of the two papers' or that of both
     part_regex: str = ""  # its first group (or the one named "part") is a part's id within a file name
     drawn_masks: str = ""  # folder with one folder of hand-drawn masks for each class
     placement_maps: str = ""  # folder with a hand-drawn map for each class: the brighter, the likelier
@@ -102,6 +102,7 @@ class Build:
 
         Raises KeyError for what the stage does not list, and for inspection images of which it reads a part.
         """
+        name = self.named(name)
         if name not in self.stage.parents:
             raise KeyError(f"{self.stage.name} does not list {name} as a parent")
         if name == INSPECTION and self.stage.images is not None:
@@ -109,6 +110,10 @@ class Build:
         if STAGES[name].partitioned and partition is None:
             partition = self.partition
         return self.inputs[name, partition]
+
+    def named(self, name: str) -> str:
+        """What a stage is called in the chain of this build."""
+        return self.stage.instead.get(name, name)
 
     def dataset(self) -> Dataset:
         """The inspection images that the stage reads."""
@@ -150,14 +155,25 @@ class Build:
 
 @dataclass(frozen=True)
 class Stage:
+    """A stage as `stage` describes it."""
+
     name: str
     build: Callable[[Build], None]
     parents: tuple[str, ...]
     settings: Callable[[Pipeline], Any]
     version: str
+    group: str
+    kinds: frozenset[str]
     partitioned: bool
-    cells: tuple[str, ...] = ()  # its own partitions, where they are not the defect classes
-    images: Part | None = None  # which of the inspection images it reads; None: all
+    cells: tuple[str, ...]  # its own partitions, where they are not the defect classes
+    images: Part | None  # which of the inspection images it reads; None: all
+    gpu: bool
+    instead: Mapping[str, str]  # parents by the names that its build function knows them under
+
+    @property
+    def description(self) -> str:
+        """The first paragraph of its build function's docstring."""
+        return (self.build.__doc__ or "").split("\n\n")[0].strip()
 
     def digest(self, store: Store, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact would be called if it were made now. Raises PipelineError while a parent is missing."""
@@ -220,6 +236,11 @@ def _part_digest(part: Part, own: str | None, path: Path, root: str, content: st
     return dataset_digest(part.of(_dataset(path, root, content), own))
 
 
+def chain_settings(pipeline: Pipeline, *stages: str) -> list[tuple[str, Any]]:
+    """What a chain of these stages depends on."""
+    return [(STAGES[name].version, STAGES[name].settings(pipeline)) for name in stages]
+
+
 def label(asset: str, partition: str | None) -> str:
     return f"{asset} [{partition}]" if partition else asset
 
@@ -235,42 +256,70 @@ def stage(
     cells: tuple[str, ...] = (),
     images: Part | None = None,
     gpu: bool = False,
+    instead: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
     """Make a build function the asset of its name; its docstring's first line is the description in the UI.
 
     ``settings`` picks what the artifact depends on beside its parents: its part of the profile. It is made once for each
     defect class where it is ``partitioned``, or once for each of ``cells``. ``images`` is the part of the inspection
     images that it reads, all of them by default: the build sees no others, and changes in others do not touch it. ``gpu``
-    puts the step into the GPU pool and tags it for Ray, Kubernetes and Celery.
+    puts the step into the GPU pool and tags it for Ray, Kubernetes and Celery. ``instead`` tells functions that ask for
+    another chain's stage, by whose name they know it, which of the ``parents`` takes its place.
     """
 
     def wrap(build: Callable[[Build], None]) -> dg.AssetsDefinition:
-        made = Stage(build.__name__, build, parents, settings, version, partitioned, cells, images)
-        own_partitions = dg.StaticPartitionsDefinition(list(cells)) if cells else None
-        STAGES[made.name] = made
-
-        @dg.asset(
-            name=made.name,
-            deps=[_dependency(name, partitioned) for name in parents],
-            partitions_def=defect_classes if partitioned else own_partitions,
-            group_name=group,
-            owners=OWNERS,
-            kinds=kinds,
-            code_version=version,
-            description=(build.__doc__ or "").split("\n\n")[0].strip(),
-            pool=GPU_POOL if gpu else None,
-            op_tags=gpu_tags() if gpu else None,
-        )
-        def asset(context: dg.AssetExecutionContext, store: Store, pipeline: Pipeline) -> dg.MaterializeResult:
-            partition = context.partition_key if made.partitioned or made.cells else None
-            artifact, reused = materialize(made, context, store, pipeline, partition)
-            return dg.MaterializeResult(
-                metadata=_described(artifact) | {"reused": reused}, data_version=dg.DataVersion(content(artifact))
+        return _asset(
+            Stage(
+                build.__name__,
+                build,
+                parents,
+                settings,
+                version,
+                group,
+                frozenset(kinds),
+                partitioned,
+                cells,
+                images,
+                gpu,
+                instead or {},
             )
-
-        return asset
+        )
 
     return wrap
+
+
+def stage_like(name: str, instead: Mapping[str, str], *, group: str) -> dg.AssetsDefinition:
+    """The asset ``instead[name]``: what the stage ``name`` does, with other parents in the place of its own."""
+    like = STAGES[name]
+    parents = tuple(dict.fromkeys(instead.get(parent, parent) for parent in like.parents))
+    return _asset(replace(like, name=instead[name], parents=parents, group=group, instead=instead))
+
+
+def _asset(made: Stage) -> dg.AssetsDefinition:
+    """Register a stage, and make it known to Dagster."""
+    own_partitions = dg.StaticPartitionsDefinition(list(made.cells)) if made.cells else None
+    STAGES[made.name] = made
+
+    @dg.asset(
+        name=made.name,
+        deps=[_dependency(name, made.partitioned) for name in made.parents],
+        partitions_def=defect_classes if made.partitioned else own_partitions,
+        group_name=made.group,
+        owners=OWNERS,
+        kinds=set(made.kinds),
+        code_version=made.version,
+        description=made.description,
+        pool=GPU_POOL if made.gpu else None,
+        op_tags=gpu_tags() if made.gpu else None,
+    )
+    def asset(context: dg.AssetExecutionContext, store: Store, pipeline: Pipeline) -> dg.MaterializeResult:
+        partition = context.partition_key if made.partitioned or made.cells else None
+        artifact, reused = materialize(made, context, store, pipeline, partition)
+        return dg.MaterializeResult(
+            metadata=_described(artifact) | {"reused": reused}, data_version=dg.DataVersion(content(artifact))
+        )
+
+    return asset
 
 
 def materialize(

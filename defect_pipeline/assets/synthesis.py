@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
+from typing import Protocol
 
 import cv2
 import numpy as np
@@ -46,7 +47,12 @@ MARGIN = 2  # px: a defect may reach a little past its outline
 )
 def sadf_images(build: Build) -> None:
     """Synthetic images of one class, their masks being the ones they were asked for; resumes where it was killed."""
-    asked = paint_set(build, build.workdir / IMAGES)
+    fill_set(build, load_painter)
+
+
+def fill_set(build: Build, load: Callable[[Build], "Painter"]) -> None:
+    """Fill the artifact with a class's images, painted by what ``load`` gives, their masks as COCO, and sheets of them."""
+    asked = paint_set(build, build.workdir / IMAGES, load)
     shutil.copytree(build.workdir / IMAGES, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
     write_coco(build, {name: entry.masks for name, entry in asked.items()})
     build.metadata |= {"images": len(asked)}
@@ -57,10 +63,12 @@ def sadf_images(build: Build) -> None:
     build.picture("contact sheet with masks", contact_sheet(shown, columns=6))
 
 
-def paint_set(build: Build, folder: Path, *, defects: bool = True) -> dict[str, BankEntry]:
+def paint_set(
+    build: Build, folder: Path, load: Callable[[Build], "Painter"], *, defects: bool = True
+) -> dict[str, BankEntry]:
     """Paint what is missing in ``folder`` of the class's set, or without ``defects`` of its twins (see `paint`).
 
-    Each image's file name and the entry of the mask bank behind it.
+    Each image's file name and the entry of the mask bank behind it. ``load`` is called only where something is missing.
     """
     bank = read_bank(build.parent("mask_bank").path)
     names = [
@@ -69,7 +77,7 @@ def paint_set(build: Build, folder: Path, *, defects: bool = True) -> dict[str, 
     folder.mkdir(exist_ok=True)
     todo = [(k, name) for k, name in names if not (folder / name).exists()]
     if todo:
-        backbone, hypernetwork = load_generator(build)
+        painter = load(build)
 
         def keep(start: int, images: np.ndarray) -> None:
             for (_, name), image in zip(todo[start:], images, strict=False):
@@ -78,7 +86,7 @@ def paint_set(build: Build, folder: Path, *, defects: bool = True) -> dict[str, 
 
         seeds = [image_seed(build.pipeline.seed, build.defect_class, name) for _, name in todo]
         canvases = read_canvases(build, build.defect_class, [k for k, _ in todo])
-        paint(build, backbone, hypernetwork, canvases, seeds, defects=defects, on_batch=keep)
+        painter(canvases, seeds, defects=defects, on_batch=keep)
     build.metadata["painted now"] = len(todo)
     return {name: bank[k] for k, name in names}
 
@@ -128,6 +136,20 @@ class Canvases:
         return Canvases(self.defect_class, self.drivers[chosen], self.backgrounds[chosen], self.masks[chosen])
 
 
+class Painter(Protocol):
+    """Paints images (n, S, S, 3) uint8, one for each canvas and seed, or without ``defects`` their twins: the same in
+    everything but the masks. ``on_batch(start, images)`` is called after each batch."""
+
+    def __call__(
+        self, canvases: Canvases, seeds: Sequence[int], *, defects: bool, on_batch: Callable[[int, np.ndarray], None]
+    ) -> np.ndarray: ...
+
+
+def load_painter(build: Build) -> Painter:
+    """The first system's: concept and hypernetwork."""
+    return partial(paint, build, *load_generator(build))
+
+
 def read_canvases(build: Build, defect_class: str, chosen: Sequence[int] | None = None) -> Canvases:
     """Those of a class's mask bank, or of its chosen entries, which may repeat."""
     pool, bank = build.parent("defect_free_pool").path, read_bank(build.parent("mask_bank", defect_class).path)
@@ -151,21 +173,37 @@ def paint(
     defects: bool = True,
     on_batch: Callable[[int, np.ndarray], None] = lambda *_: None,
 ) -> np.ndarray:
-    """Images (n, S, S, 3) uint8, one for each canvas and seed; ``on_batch(start, images)`` is called after each batch.
+    """What a `Painter` paints, by the first system's generator.
 
     With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds, see
     `transferred`. Without it, or ``from_noise``, they are the generator's as they are, ``from_noise`` all of them from
-    pure noise, as in the paper. Without ``defects`` this makes the twins: the same in everything but the masks.
+    pure noise, as in the paper.
     """
-    settings, parts = build.settings.synthesis, []
-    for start in range(0, len(seeds), settings.batch):
-        chosen, noise = canvases[start : start + settings.batch], seeds[start : start + settings.batch]
+    sampled = partial(_sampled, build, backbone, hypernetwork, from_noise)
+    transfer = build.settings.synthesis.transfer and not from_noise
+    return in_batches(build, sampled, transfer, canvases, seeds, defects=defects, on_batch=on_batch)
 
-        sampled = partial(_sampled, build, backbone, hypernetwork, chosen, noise, from_noise)
-        if from_noise or not settings.transfer:
-            images = sampled(defects)
+
+def in_batches(
+    build: Build,
+    sampled: Callable[[Canvases, Sequence[int], bool], np.ndarray],
+    transfer: bool,
+    canvases: Canvases,
+    seeds: Sequence[int],
+    *,
+    defects: bool,
+    on_batch: Callable[[int, np.ndarray], None],
+) -> np.ndarray:
+    """What a `Painter` paints, by ``sampled(canvases, seeds, defects)``, which is given a batch at a time."""
+    parts, batch = [], build.settings.synthesis.batch
+    for start in range(0, len(seeds), batch):
+        chosen, noise = canvases[start : start + batch], seeds[start : start + batch]
+        if not transfer:
+            images = sampled(chosen, noise, defects)
+        elif defects:
+            images = transferred(chosen.backgrounds, sampled(chosen, noise, True), sampled(chosen, noise, False))
         else:
-            images = transferred(chosen.backgrounds, sampled(True), sampled(False)) if defects else chosen.backgrounds
+            images = chosen.backgrounds
         parts.append(images)
         on_batch(start, images)
     return np.concatenate(parts)
@@ -184,9 +222,9 @@ def _sampled(
     build: Build,
     backbone: Backbone,
     hypernetwork: ControlNetModel,
+    from_noise: bool,
     canvases: Canvases,
     seeds: Sequence[int],
-    from_noise: bool,
     defects: bool,
 ) -> np.ndarray:
     """One batch as the generator paints it, (n, S, S, 3) uint8.
@@ -199,15 +237,22 @@ def _sampled(
     strength: torch.Tensor | float = 1.0
     if not from_noise and settings.strength < 1:
         sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
-        maps = np.stack([strength_map(mask, settings.strength, settings.fade) for mask in canvases.masks])
-        strength = F.max_pool2d(torch.from_numpy(maps)[:, None], backbone.factor)[:, 0].to(sources.device)  # (n, h, w)
-    prompt = condition_prompt(build, canvases.defect_class) if defects else concept_prompt(build)
-    steered = steering(build, hypernetwork, drivers if defects else without_defects(drivers), guided=defects)
+        strength = strengths(build, backbone, canvases, settings.strength)
+    plain = concept_prompt(build)
+    prompt = condition_prompt(build, canvases.defect_class) if defects else plain
+    steered = steering(build, hypernetwork, drivers if defects else without_defects(drivers), plain, guided=defects)
     latents = sample_images(
         backbone, [prompt] * len(seeds), seeds, drivers.shape[1], steps=settings.steps, batch=settings.batch,
         sources=sources, strength=strength, **steered,
     )  # fmt: skip
     return backbone.decode(latents).numpy()
+
+
+def strengths(build: Build, backbone: Backbone, canvases: Canvases, strength: float) -> torch.Tensor:
+    """`strength_map` of every canvas, (n, h, w) at latent size."""
+    fade = build.settings.synthesis.fade
+    maps = torch.from_numpy(np.stack([strength_map(mask, strength, fade) for mask in canvases.masks]))
+    return F.max_pool2d(maps[:, None], backbone.factor)[:, 0].to(backbone.device)
 
 
 def strength_map(mask: np.ndarray, strength: float, fade: float) -> np.ndarray:

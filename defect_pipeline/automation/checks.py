@@ -6,7 +6,7 @@ import math
 import warnings
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import dagster as dg
@@ -19,6 +19,7 @@ from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, gate_problems
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
 from defect_pipeline.assets.stage import Pipeline, label, open_dataset
+from defect_pipeline.assets.union.places import INSTEAD
 from defect_pipeline.automation.jobs import PLANS, Step
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.automation.worst import (
@@ -130,7 +131,7 @@ def _coco_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partiti
     return coco_problems(coco, artifact.path), {"images": len(coco["images"]), "instances": len(coco["annotations"])}
 
 
-CHECKS = (
+_CHECKS = (
     Check("no_group_on_two_sides", "inspection_images", "No part stands on two sides of the split.", _split_problems),
     Check("driver_contract", "topological_drivers", "Background at most 50 of 255, class colours exact, sides multiples of 8.", _driver_problems, partitioned=True),
     Check("coco_valid_for_class", "sadf_images", "pycocotools loads the class's set; areas, boxes and masks agree.", _coco_problems, partitioned=True),
@@ -143,6 +144,8 @@ CHECKS = (
     Check("generated_no_copies", "stablesdg_copy_report", "Hardly any generated image is a copy of a train image.", _copy_problems, partitioned=True, blocking=False, worst=nearest_to_training),
     Check("coco_valid", "sadf_coco", "pycocotools loads the joined set; areas, boxes and masks agree.", _coco_problems),
 )  # fmt: skip
+_UNITED = [replace(check, asset=INSTEAD[check.asset]) for check in _CHECKS if check.asset in INSTEAD]
+CHECKS = (*_CHECKS, *_UNITED)
 
 
 @dataclass(frozen=True)

@@ -70,6 +70,27 @@ PLANS = {
         ),
         Step("recognise", ("recognizer", "recognition_report"), False),
     ),
+    "union": (
+        Step("register", ("inspection_images",), False),
+        Step(
+            "unite",
+            (
+                "union_canvases",
+                "union_drivers",
+                "token_embedding",
+                "lora_weights",
+                "strength_and_guidance",
+                "union_weights",
+                "union_images",
+                "union_faithfulness_report",
+                "union_copy_report",
+                "union_accepted",
+                "union_fid_report",
+            ),
+            True,
+        ),
+        Step("join_union", ("union_class_report", "union_coco", "union_segmentor", "union_segmentation_report"), False),
+    ),
 }
 QUALITY = (  # on demand, after the plan: what the generator is worth
     Step("judge_classes", ("kid_ladder", "agreement_report", "variety_report", "shape_report"), True),
@@ -96,6 +117,7 @@ EXPERIMENTS = {  # on demand, hours: the papers' tables, most of them from cells
         "table_vi": _experiment("table_vi", "table_vi_cell", before=PLANS["stablesdg"][:1]),
         "figure_9": _experiment("figure_9", "table_vi_cell", "figure_9_cell", before=PLANS["stablesdg"][:1]),
     },
+    "union": {"table_union": _experiment("table_union", before=PLANS["union"][:1])},
 }
 
 _steps = [

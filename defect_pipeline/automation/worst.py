@@ -44,7 +44,8 @@ def rejected(accepted: Artifact, store: Store) -> Worst:
 
 def farthest_of_accepted(report: Artifact, store: Store) -> Worst:
     """Of a `fid_report`, which says nothing of single images; the copy report, which does, compares with train images."""
-    verdicts = read_verdicts(store.current("sadf_accepted", report.partition).path)
+    accepted = next(name for name in report.parents if name.endswith("_accepted"))
+    verdicts = read_verdicts(store.current(accepted, report.partition).path)
     by = "accepted images whose defect is farthest from every train one in features (cosine distance)"
     return _worst(by, report, store, verdicts[verdicts["reason"] == ""], "feature_distance", largest=True)
 

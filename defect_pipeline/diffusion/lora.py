@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 from diffusers import StableDiffusionPipeline
-from diffusers.utils import convert_state_dict_to_diffusers
+from diffusers.utils import convert_state_dict_to_diffusers, recurse_remove_peft_layers
 from peft import LoraConfig, get_peft_model_state_dict
 from peft.tuners.lora import LoraLayer
 from torch import nn
@@ -60,6 +60,7 @@ def load_lora(backbone: Backbone, directory: Path) -> None:
         for module in network.modules():
             if isinstance(module, LoraLayer):
                 module.merge()
+        recurse_remove_peft_layers(network)  # a copy of the U-Net, as a hypernetwork is, knows no wrapped layers
 
 
 def _converted(network: nn.Module) -> dict[str, torch.Tensor]:

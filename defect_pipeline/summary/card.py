@@ -19,10 +19,21 @@ from defect_pipeline.imaging.export.pictures import SPLITS, Picture
 from defect_pipeline.store import Store
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-MADE_FROM = (
-    "inspection_images", "defect_free_pool", "mask_bank", "concept_weights", "hypernetwork_weights", "sadf_images",
-    "sadf_accepted", "sadf_coco",
-)  # fmt: skip
+MADE_FROM = {  # by system; the first of the weights begins with the backbone
+    "sadf": (
+        "inspection_images", "defect_free_pool", "mask_bank", "concept_weights", "hypernetwork_weights", "sadf_images",
+        "sadf_accepted", "sadf_coco",
+    ),
+    "union": (
+        "inspection_images", "union_canvases", "token_embedding", "lora_weights", "union_weights", "union_images",
+        "union_accepted", "union_coco",
+    ),
+}  # fmt: skip
+PAINTED = {
+    "sadf": "on augmented defect-free photographs (controllable synthesis, arXiv 2401.03152)",
+    "union": "from noised photographs by a generator of each class (StableSDG), steered by masks (controllable synthesis, "
+    "arXiv 2401.03152)",
+}
 OPENING = {
     "coco": "Masks are RLE. `pycocotools.coco.COCO('annotations/instances_train.json')`, files in `images/train`. "
     "`synthetic` stands on each image.",
@@ -60,8 +71,8 @@ def dataset_card(
     parts = [
         f"---\n{_front_matter(pictures, licence)}---\n# Synthetic defects: {', '.join(classes)}",
         f"{len(pictures) - n_real} synthetic and {n_real} real images with instance masks, in the format `{form}`. The "
-        "synthetic ones were painted on augmented defect-free photographs (controllable synthesis, arXiv 2401.03152); the "
-        f"mask of a defect is {masks}." + (" Real ones are stored as 8-bit PNG, the right way up." if n_real else ""),
+        f"synthetic ones were painted {PAINTED[pipeline.system]}; the mask of a defect is {masks}."
+        + (" Real ones are stored as 8-bit PNG, the right way up." if n_real else ""),
         f"## How to open it\n\n{OPENING[form]}\n\n`metadata.csv` has a row for each image: whether it is synthetic, its "
         "seed and driver, the image it was painted on or the photograph it is.",
         f"## What is in it\n\n{_contents(pictures, classes)}",
@@ -141,9 +152,10 @@ def _rejected(store: Store, classes: Sequence[str], unfiltered: bool) -> str:
 
 
 def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files: Mapping[str, str], export: str) -> str:
-    backbone = (
-        "not the one in the profile now" if stale("concept_weights", None, store, pipeline) else backbone_of(pipeline)
-    )
+    made_from = MADE_FROM[pipeline.system]
+    learned = next(name for name in made_from if name in ("concept_weights", "token_embedding"))
+    changed = any(stale(learned, k, store, pipeline) for k in (classes if STAGES[learned].partitioned else (None,)))
+    backbone = "not the one in the profile now" if changed else backbone_of(pipeline)
     everything = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
     facts = [
         ("project", f"defect-pipeline {version('defect-pipeline')}"), ("profile", pipeline.profile),
@@ -153,7 +165,7 @@ def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files:
     ]  # fmt: skip
     rows = [
         (f"{name} {_plain(k)}".strip(), artifact.digest, artifact.metadata["code_version"], artifact.created)
-        for name in MADE_FROM
+        for name in made_from
         for k in (classes if STAGES[name].partitioned else ("",))
         for artifact in [store.current(name, k or None)]
     ]
@@ -162,7 +174,9 @@ def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files:
         for name, what in (("part_regex", "REGEX"), ("drawn_masks", "DIR"), ("placement_maps", "DIR"))
         if getattr(pipeline, name)
     ]
-    run = " ".join([f"--data DIR --profile {pipeline.profile} --seed {pipeline.seed}", *options])
+    run = " ".join(
+        [f"--system {pipeline.system} --data DIR --profile {pipeline.profile} --seed {pipeline.seed}", *options]
+    )
     return (
         f"{_table(('what', 'value'), facts)}\n\n{_table(('artifact', 'digest of how it is made', 'code version', 'made'), rows)}\n\n"
         "To make it again, with the photographs in DIR:\n\n"

@@ -14,6 +14,7 @@ from defect_pipeline.assets.coco import FILTERED, UNFILTERED, painted_name
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Pipeline, open_dataset
 from defect_pipeline.assets.synthesis import image_seed
+from defect_pipeline.assets.union.places import INSTEAD, seen_as_first
 from defect_pipeline.automation.jobs import stale
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.export import WRITERS
@@ -25,6 +26,8 @@ from defect_pipeline.summary.card import dataset_card
 
 NOTE = "export.json"  # what an export consists of, so that another one may replace it and nothing else
 TABLE = "metadata.csv"  # of the images
+JOINED = {"sadf": "sadf_coco", "union": INSTEAD["sadf_coco"]}  # the sets with masks, by system
+POOL = {"sadf": "defect_free_pool", "union": INSTEAD["defect_free_pool"]}  # what they were painted on
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ def export_set(
     """
     target = target.resolve()
     _refuse(store, pipeline, target)
+    store = seen_as_first(store, pipeline)
     pairs = [
         *_synthetic(store, pipeline, UNFILTERED if unfiltered else FILTERED),
         *(_real(store) if with_real else ()),
@@ -81,14 +85,15 @@ def export_set(
 
 def _refuse(store: Store, pipeline: Pipeline, target: Path) -> None:
     """Raises PipelineError where there is nothing to export or no place for it; before anything is written."""
-    if pipeline.system != "sadf":
+    if pipeline.system not in JOINED:
         raise PipelineError(
-            f"{store.root} is of --system {pipeline.system}, whose images have no masks; export a run of --system sadf."
+            f"{store.root} is of --system {pipeline.system}, whose images have no masks; export a run of --system sadf or union."
         )
-    store.current("sadf_coco")
-    if stale("sadf_coco", None, store, pipeline):
+    joined = JOINED[pipeline.system]
+    store.current(joined)
+    if stale(joined, None, store, pipeline):
         raise PipelineError(
-            f"The sadf_coco in {store.root} is older than what it was made from; run `defect-pipeline run` first."
+            f"The {joined} in {store.root} is older than what it was made from; run `defect-pipeline run` first."
         )
     if target == pipeline.root or pipeline.root in target.parents:
         raise PipelineError(
@@ -136,7 +141,7 @@ def _synthetic(store: Store, pipeline: Pipeline, file: str) -> Iterator[tuple[Pi
             "seed": image_seed(pipeline.seed, k, painted),
             "driver": image["driver"],
             "rejected_as": str(verdicts[k].at[painted, "reason"]),
-            "source": f"defect_free_pool/{banks[k][image['driver']].background}",
+            "source": f"{POOL[pipeline.system]}/{banks[k][image['driver']].background}",
             "group": "",
         }
         stem = Path(image["file_name"]).stem

@@ -202,8 +202,12 @@ def _near_note(reports: Iterable[Report | GeneratedReport]) -> str:
     )
 
 
+_MASKED: tuple[Gathered, ...] = (
+    segmentor, near_to_real, in_their_masks, partial(copies, "copy_report"), accepted, told_apart,
+)  # fmt: skip
 TABLES: dict[str, tuple[Gathered, ...]] = {
-    "sadf": (segmentor, near_to_real, in_their_masks, partial(copies, "copy_report"), accepted, told_apart),
+    "sadf": _MASKED,
+    "union": _MASKED,  # by a store `seen_as_first`
     "stablesdg": (
         recogniser, generated_near_to_real, partial(copies, "stablesdg_copy_report"), painted_from,
     ),

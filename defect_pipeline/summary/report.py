@@ -19,6 +19,7 @@ from defect_pipeline.assets.fid import Report
 from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
 from defect_pipeline.assets.stage import PICTURES, Pipeline, content, label, open_dataset
+from defect_pipeline.assets.union.places import seen_as_first
 from defect_pipeline.automation.checks import Verdict, checks_of, evaluate_all
 from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.errors import MissingArtifactError, PipelineError
@@ -47,7 +48,11 @@ PACKAGES = (
     "numpy",
     "dagster",
 )
-SYSTEMS = {"sadf": "SADF: masks and drivers", "stablesdg": "StableSDG: images from real ones"}
+SYSTEMS = {
+    "sadf": "SADF: masks and drivers",
+    "stablesdg": "StableSDG: images from real ones",
+    "union": "StableSDG's generator, steered by masks and drivers",
+}
 T = TypeVar("T")
 
 
@@ -92,33 +97,45 @@ class ClassPart:
     sheets: list[Picture]
 
 
+_TUNED = ("strength_and_guidance", "strength and guidance", "Strength and guidance", "KID and copies of each pair that was tried.")  # fmt: skip
+_MASKED = (
+    ("faithfulness_report", "best", "Where the defect stands out most", "From above: the mask asked for, the image, its twin painted from the same noise without the mask, and what changed, doubled."),
+    ("faithfulness_report", "worst", "Where it stands out least", "The same rows, of the images that change least under their masks."),
+    ("copy_report", "nearest training defects", "Nearest to training defects", "Each synthetic defect above the training defect it is nearest to, with their distance in features."),
+    ("sadf_accepted", "rejected", "Left out by the filter", "Each with the reason."),
+    ("sadf_images", "contact sheet with masks", "What was painted", "The first images of the class, before the filter."),
+)  # fmt: skip
 SHEETS = {  # of each system: (asset, picture, title, what it shows) of each class
-    "sadf": (
-        ("faithfulness_report", "best", "Where the defect stands out most", "From above: the mask asked for, the image, its twin painted from the same noise without the mask, and what changed, doubled."),
-        ("faithfulness_report", "worst", "Where it stands out least", "The same rows, of the images that change least under their masks."),
-        ("copy_report", "nearest training defects", "Nearest to training defects", "Each synthetic defect above the training defect it is nearest to, with their distance in features."),
-        ("sadf_accepted", "rejected", "Left out by the filter", "Each with the reason."),
-        ("sadf_images", "contact sheet with masks", "What was painted", "The first images of the class, before the filter."),
+    "sadf": _MASKED,
+    "union": (
+        *_MASKED,
+        _TUNED,
+        ("hypernetwork_weights", "fixed drivers over steps", "How the generator learned", "What it paints for the same drivers as its training goes on."),
     ),
     "stablesdg": (
         ("stablesdg_images", "beside their sources", "Beside their sources", "Each image after the train image it was painted from."),
         ("stablesdg_copy_report", "nearest training defects", "Nearest to train images", "Each generated image above the train image it is nearest to, with their distance in features."),
-        ("strength_and_guidance", "strength and guidance", "Strength and guidance", "KID and copies of each pair that was tried."),
+        _TUNED,
         ("stablesdg_images", "contact sheet", "What was painted", "The first images of the class."),
     ),
 }  # fmt: skip
+_JOINED = (("sadf_coco", "contact sheet", "All classes", "Real images of each class, synthetic ones, and these with their masks."),)  # fmt: skip
 OVERVIEW = {  # the same of all classes together, shown above the classes and after them
-    "sadf": (("sadf_coco", "contact sheet", "All classes", "Real images of each class, synthetic ones, and these with their masks."),),
+    "sadf": _JOINED,
+    "union": _JOINED,
     "stablesdg": (),
 }  # fmt: skip
+_SEEN = ("segmentation_report", "test images", "What the segmentor sees", "Test images as annotated, and as each training regime finds them.")  # fmt: skip
+_LEARNED = ("segmentor", "loss", "Loss of the segmentor", "")
 RESULTS = {
     "sadf": (
-        ("segmentation_report", "test images", "What the segmentor sees", "Test images as annotated, and as each training regime finds them."),
+        _SEEN,
         ("hypernetwork_weights", "fixed drivers over steps", "How the generator learned", "What it paints for the same drivers as its training goes on."),
-        ("segmentor", "loss", "Loss of the segmentor", ""),
+        _LEARNED,
         ("concept_weights", "loss", "Loss of the concept", ""),
         ("hypernetwork_weights", "loss", "Loss of the hypernetwork", ""),
     ),
+    "union": (_SEEN, _LEARNED),
     "stablesdg": (
         ("recognition_report", "accuracy", "Accuracy", "On the test images."),
         ("recognition_report", "wrong", "Taken for another class", "The true class, and the one that was seen."),
@@ -132,7 +149,7 @@ def write_report(store: Store, pipeline: Pipeline, to: Path) -> None:
     """Write the page. Raises PipelineError where the store has not even images, or the file cannot be written."""
     verdicts = evaluate_all(store, pipeline)
     for side in SIDES:
-        page = _Page(store, pipeline, verdicts, side).html().encode()
+        page = _Page(seen_as_first(store, pipeline), pipeline, verdicts, side).html().encode()
         if len(page) <= LIMIT:
             break
     try:
@@ -343,10 +360,14 @@ def _minute(time: str) -> str:
     return time[:16].replace("T", " ")
 
 
-SYNTHETIC: dict[str, Callable[[_Page, str], list[Shelf]]] = {"sadf": _Page._accepted, "stablesdg": _Page._generated}
+SYNTHETIC: dict[str, Callable[[_Page, str], list[Shelf]]] = {
+    "sadf": _Page._accepted,
+    "union": _Page._accepted,
+    "stablesdg": _Page._generated,
+}
 
 
-def _sadf_count(store: Store, defect_class: str) -> int:
+def _masked_count(store: Store, defect_class: str) -> int:
     return store.current("sadf_accepted", defect_class).metadata["accepted"]
 
 
@@ -354,10 +375,10 @@ def _stablesdg_count(store: Store, defect_class: str) -> int:
     return store.current("stablesdg_images", defect_class).metadata["images"]
 
 
-COUNTED = {"sadf": _sadf_count, "stablesdg": _stablesdg_count}
+COUNTED = {"sadf": _masked_count, "union": _masked_count, "stablesdg": _stablesdg_count}
 
 
-def _sadf_held_out(store: Store, defect_class: str) -> Comparison:
+def _masked_held_out(store: Store, defect_class: str) -> Comparison:
     return Report.read(store.current("fid_report", defect_class).path).held_out
 
 
@@ -365,4 +386,4 @@ def _stablesdg_held_out(store: Store, defect_class: str) -> Comparison:
     return GeneratedReport.read(store.current("stablesdg_fid_report", defect_class).path).held_out
 
 
-HELD_OUT = {"sadf": _sadf_held_out, "stablesdg": _stablesdg_held_out}
+HELD_OUT = {"sadf": _masked_held_out, "union": _masked_held_out, "stablesdg": _stablesdg_held_out}

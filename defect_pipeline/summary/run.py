@@ -13,6 +13,7 @@ from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, whole_set
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
 from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
+from defect_pipeline.assets.union.places import seen_as_first
 from defect_pipeline.automation.checks import Verdict, evaluate_all
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
@@ -27,6 +28,7 @@ def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
     except PipelineError:
         return False
     shown, verdicts = SHOWN[pipeline.system], evaluate_all(store, pipeline)
+    store = seen_as_first(store, pipeline)
     table = Table("class", "real train/held-out", *shown.columns, "checks")
     for k in dataset.categories:
         try:
@@ -60,10 +62,10 @@ def _printed(figures: Figures) -> Table:
     return table
 
 
-# --- System A ------------------------------------------------------------------------------------------------------
+# --- System A and the union -----------------------------------------------------------------------------------------
 
 
-def _sadf_figures(store: Store, defect_class: str) -> list[str]:
+def _masked_figures(store: Store, defect_class: str) -> list[str]:
     verdicts = read_verdicts(store.current("sadf_accepted", defect_class).path)
     _, twins = read_twins(store.current("faithfulness_report", defect_class).path)
     _, copying = read_copies(store.current("copy_report", defect_class).path)
@@ -74,7 +76,7 @@ def _sadf_figures(store: Store, defect_class: str) -> list[str]:
     ]  # fmt: skip
 
 
-def _sadf_of_all(console: Console, store: Store, pipeline: Pipeline, dataset: Dataset) -> None:
+def _masked_of_all(console: Console, store: Store, pipeline: Pipeline, dataset: Dataset) -> None:
     fid, synthetic, real = whole_set([store.current("fid_report", k).path for k in dataset.categories])
     console.print(f"All classes together: FID {fid:.1f} ({synthetic} accepted images, {real} held-out crops)")
     console.print(_printed(segmentor(store, pipeline, dataset.categories)))
@@ -112,11 +114,13 @@ class Shown:
     of_all: Callable[[Console, Store, Pipeline, Dataset], None]
 
 
+_MASKED = Shown(
+    ("accepted", "in mask", "copies", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)"),
+    _masked_figures, _masked_of_all,
+)  # fmt: skip
 SHOWN = {
-    "sadf": Shown(
-        ("accepted", "in mask", "copies", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)"),
-        _sadf_figures, _sadf_of_all,
-    ),
+    "sadf": _MASKED,
+    "union": _MASKED,
     "stablesdg": Shown(
         ("s / guidance", "images", "copies", "KID (95 % CI)", "KID of copies", "KID floor", "FID"),
         _stablesdg_figures, _stablesdg_of_all,

@@ -1,5 +1,6 @@
 """What `defect-pipeline tables` ends with: the papers' tables on the user's own data."""
 
+import math
 import shutil
 from pathlib import Path
 
@@ -102,6 +103,21 @@ def _recognition_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
+def _union_table(name: str, rows: list[dict]) -> Table:
+    first = rows[0]
+    title = (
+        f"{name}: mean of {first['classes']} classes, to held-out images, {first['extractor']}, seed {first['seed']}"
+    )
+    table = Table("system", "KID, crops", "KID, pictures", "in mask", "copies", "accepted", "n", title=title)
+    for row in rows:
+        masked = ["-", "-"] if math.isnan(row["in mask"]) else [f"{row['in mask']:.0f}x", f"{row['accepted']:.0%}"]
+        table.add_row(
+            row["system"], _with_interval(row, "kid crops", ".3f"), _with_interval(row, "kid pictures", ".3f"),
+            masked[0], f"{row['copies']:.0%}", masked[1], str(row["n"]),
+        )  # fmt: skip
+    return table
+
+
 def _with_interval(row: dict, figure: str, form: str) -> str:
     return f"{row[figure]:{form}} ({row[f'{figure} low']:{form}} … {row[f'{figure} high']:{form}})"
 
@@ -117,4 +133,5 @@ TABLES = {
     "table_v": _generators_table,
     "table_vi": _recognition_table,
     "figure_9": _recognition_table,
+    "table_union": _union_table,
 }

@@ -17,10 +17,10 @@ from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.experiments.rows import keep_table, table_stage
-from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, Chain, chain_of, chain_settings, train_groups
+from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, Chain, chain_of, train_groups
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.stage import Build, Pipeline, chain_settings, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.io import read_image

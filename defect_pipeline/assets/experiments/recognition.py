@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of, table_stage
-from defect_pipeline.assets.experiments.shares import SECOND, SEEDS, chain_of, chain_settings
+from defect_pipeline.assets.experiments.shares import SECOND, SEEDS, chain_of
 from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stablesdg.recognise import (
     labelled,
@@ -18,7 +18,7 @@ from defect_pipeline.assets.stablesdg.recognise import (
     train_recognizer,
     with_generated,
 )
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.stage import Build, Pipeline, chain_settings, stage
 from defect_pipeline.imaging.sheets import bars, curve
 
 REAL, STRONG, SYNTHETIC = ARMS = ("real", "real, strongly augmented", "real and synthetic")

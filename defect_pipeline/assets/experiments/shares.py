@@ -1,7 +1,5 @@
 """The chain made again from a share of the annotated groups with a seed: what every experiment begins with."""
 
-from typing import Any
-
 import numpy as np
 import pandas as pd
 
@@ -16,11 +14,6 @@ CHAIN = (
     "faithfulness_report", "copy_report", "sadf_accepted", "fid_report", "sadf_coco",
 )  # fmt: skip
 SECOND = ("token_embedding", "lora_weights", "strength_and_guidance", "stablesdg_images")  # the second system's
-
-
-def chain_settings(pipeline: Pipeline, *stages: str) -> list[tuple[str, Any]]:
-    """What a chain of these stages depends on."""
-    return [(STAGES[name].version, STAGES[name].settings(pipeline)) for name in stages]
 
 
 class Chain:

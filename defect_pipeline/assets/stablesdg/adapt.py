@@ -124,12 +124,12 @@ def load_adapted(build: Build) -> Backbone:
     return backbone
 
 
-def class_windows(build: Build, splits: Sequence[str]) -> list[Crop]:
-    """The class's images in these splits, whole, as squares that show a defect of it.
+def class_windows(build: Build, splits: Sequence[str], defect_class: str | None = None) -> list[Crop]:
+    """The images of a class, by default the build's, in these splits, whole, as squares that show a defect of it.
 
     Raises PipelineError where there is none.
     """
-    dataset, k = build.dataset(), build.defect_class
+    dataset, k = build.dataset(), defect_class or build.defect_class
     ids = [i for i in dataset.of_class(k) if dataset.images.at[i, "split"] in splits]
     found = [crop for i in ids for crop in windows(dataset, i, build.settings.drivers.size)]
     found = [crop for crop in found if any(name == k for name, _ in crop.masks)]
