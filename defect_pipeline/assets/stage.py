@@ -270,20 +270,10 @@ def stage(
     def wrap(build: Callable[[Build], None]) -> dg.AssetsDefinition:
         return _asset(
             Stage(
-                build.__name__,
-                build,
-                parents,
-                settings,
-                version,
-                group,
-                frozenset(kinds),
-                partitioned,
-                cells,
-                images,
-                gpu,
-                instead or {},
+                build.__name__, build, parents, settings, version, group, frozenset(kinds), partitioned, cells, images,
+                gpu, instead or {},
             )
-        )
+        )  # fmt: skip
 
     return wrap
 
@@ -342,9 +332,8 @@ def materialize(
         draft.metadata["seconds"] = round(time.perf_counter() - began, 2)
         draft.metadata["seed"] = pipeline.seed
         draft.metadata["code_version"] = made.version
-        draft.metadata["data digest"] = (
-            content(store.current("inspection_images")) if made.parents else draft.metadata["content"]
-        )
+        if (INSPECTION, None) in inputs:
+            draft.metadata["data digest"] = content(inputs[INSPECTION, None])
     log.info("%s done in %.1f s", label(made.name, partition), time.perf_counter() - began)
     return store.current(made.name, partition), False
 

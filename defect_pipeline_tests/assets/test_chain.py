@@ -264,7 +264,7 @@ def test_a_run_as_one_page(finished: Workplace, tmp_path: Path):
     for said in (
         "all 15 checks passed",
         "Segmentor on the test split",
-        "Where the defect stands out least",
+        "Where it stands out least",
         "All classes",
     ):
         assert said in page
@@ -278,7 +278,7 @@ def test_thresholds_of_a_file_close_and_open_the_gate_without_training_anew(
     (tmp_path / "limits.toml").write_text("[per_class.beta]\nkid = -10")
     limits = ["--thresholds", str(tmp_path / "limits.toml")]
     assert main(["run", "--store", str(store), *limits]) == 1
-    assert "beta: KID" in capfd.readouterr().err
+    assert "fid_gate [beta]: KID" in capfd.readouterr().err
     (tmp_path / "limits.toml").write_text("kid = 1e8\n[per_class.beta]\ncopies = 0.9")
     assert main(["run", "--store", str(store)]) == 0  # which remembers the file
     after = {name: Workplace.at(store).store.current(name).digest for name in before}

@@ -186,7 +186,7 @@ def test_a_gate_that_was_found_closed_holds_the_next_run_back(
     site: Workplace, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
 ) -> None:
     profile = profiles.PROFILES["grown"]
-    strict = replace(profile.thresholds, per_class={"beta": (-10.0, 1e9)})
+    strict = replace(profile.thresholds, per_class={"beta": {"kid": -10.0}})
     monkeypatch.setitem(profiles.PROFILES, "grown", replace(profile, thresholds=strict))
     shutil.rmtree(site.store_root / "recognizer")
     for _ in range(2):
@@ -232,8 +232,9 @@ def test_a_build_reads_what_its_digest_saw(tmp_path: Path, monkeypatch: pytest.M
 
     context = SimpleNamespace(instance=dg.DagsterInstance.ephemeral())
     pipeline = stage.Pipeline(data=str(tmp_path))
-    made = Stage("child", child, ("parent",), lambda pipeline: None, "1", False)
-    monkeypatch.setitem(STAGES, "parent", Stage("parent", child, (), lambda pipeline: None, "1", False))
+    parent = Stage("parent", child, (), lambda pipeline: None, "1", "", frozenset(), False, (), None, False, {})
+    made = replace(parent, name="child", parents=("parent",))
+    monkeypatch.setitem(STAGES, "parent", parent)
     monkeypatch.setitem(STAGES, "child", made)
     write("old")
     artifact, _ = materialize(made, context, store, pipeline, None)  # type: ignore[arg-type]

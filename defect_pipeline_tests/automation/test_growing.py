@@ -97,7 +97,7 @@ class Site:
         for k in classes:
             shutil.copytree(self.base / "camera" / k, self.data / k, copy_function=shutil.copyfile)
 
-    def set_thresholds(self, **per_class: tuple[float, float]) -> None:
+    def set_thresholds(self, **per_class: dict[str, float]) -> None:
         partial = self.base / "thresholds.partial"
         partial.write_text(json.dumps(per_class))
         os.replace(partial, self.base / "thresholds.json")
@@ -230,7 +230,7 @@ def test_a_folder_that_grows_is_followed(site: Site) -> None:
     wait_for("news of new data", lambda: site.webhook.told("data ready", "stablesdg_images [beta]"))
     assert site.webhook.refused == 1
 
-    site.set_thresholds(gamma=(-10, 1e9))
+    site.set_thresholds(gamma={"kid": -10})
     runs = site.runs_after(lambda: site.drop("gamma"))
     assert runs == [("adapt", "gamma", "FAILURE"), ("register", "", "SUCCESS")]  # no fan-in behind a closed gate
     assert site.classes() == ["alpha", "beta", "gamma"]

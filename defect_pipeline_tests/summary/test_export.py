@@ -255,6 +255,6 @@ def test_what_cannot_be_exported_is_said(made: Workplace, run, tmp_path: Path) -
     keep(again, "sadf_accepted", "crack", lambda draft: None, "fedcba9876543210")
     assert "is older than what it was made from; run `defect-pipeline run` first." in run("coco", store=store)
     (store / "pipeline.json").write_text(json.dumps({"data": made.data, "system": "stablesdg"}))
-    assert "whose images have no masks; export a run of --system sadf." in run("coco", store=store)
+    assert "whose images have no masks; export a run of --system sadf or union." in run("coco", store=store)
     assert "There is no sadf_coco" in run("coco", store=tmp_path / "empty")
     assert Store(root=str(store)).partitions("sadf_coco") == ["all"]
