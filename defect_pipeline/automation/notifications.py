@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
+from functools import partial
 
 import dagster as dg
 
@@ -42,10 +43,10 @@ class Look:
         return cls(closed, READY[pipeline.system](store, closed))
 
 
-def _joined(store: Store, closed: dict[str, str]) -> dict[str, str]:
-    """The joined set, which is made behind open gates only."""
+def _joined(name: str, store: Store, closed: dict[str, str]) -> dict[str, str]:
+    """The joined set of that name, which is made behind open gates only."""
     with suppress(PipelineError):
-        return {"sadf_coco": content(store.current("sadf_coco"))}
+        return {name: content(store.current(name))}
     return {}
 
 
@@ -60,7 +61,8 @@ def _of_classes(store: Store, closed: dict[str, str]) -> dict[str, str]:
 
 
 READY: dict[str, Callable[[Store, dict[str, str]], dict[str, str]]] = {
-    "sadf": _joined,
+    "sadf": partial(_joined, "sadf_coco"),
+    "union": partial(_joined, "union_coco"),
     "stablesdg": _of_classes,
 }
 

@@ -16,6 +16,7 @@ from defect_pipeline.assets.experiments.painted import UNCHANGED
 from defect_pipeline.assets.experiments.recognition import ARMS, FEW, MORE, REAL, SYNTHETIC
 from defect_pipeline.assets.stage import STAGES, open_dataset
 from defect_pipeline.cli import main
+from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
@@ -182,5 +183,6 @@ def _build(place: Workplace):
     return SimpleNamespace(
         settings=profile, pipeline=place.pipeline, defect_class="alpha", workdir=work,
         dataset=lambda: open_dataset(place.store.current("inspection_images")), classes=lambda: CLASSES,
+        colours=lambda: class_colours(CLASSES),
         parent=lambda name: place.store.current(name, "alpha"), progress=lambda *a, **k: None,
     )  # fmt: skip

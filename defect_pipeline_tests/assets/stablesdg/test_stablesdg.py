@@ -126,7 +126,7 @@ def test_the_store_knows_its_system(finished: Workplace, capsys: pytest.CaptureF
     assert main(["run", "--store", str(finished.store_root)]) == 0  # nothing is stale
     with open_instance(finished.store_root) as instance:
         assert instance.get_runs_count() == before
-    assert "accuracy" in capsys.readouterr().out
+    assert "Accuracy of classifiers" in capsys.readouterr().out
     assert main(["check", "--store", str(finished.store_root)]) == 0
     printed = capsys.readouterr().out
     assert "generated_gate" in printed and "coco_valid" not in printed
