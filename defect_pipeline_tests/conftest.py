@@ -1,5 +1,6 @@
 """Fixtures shared by the tests: a tiny backbone in the layout of a real one."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -10,7 +11,10 @@ from transformers import CLIPTextConfig, CLIPTextModel
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.pretrain import build_tokenizer, write_model_index
 
-torch.set_num_threads(2)
+# Test processes run side by side; those that they start take their share too.
+THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
+os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
+torch.set_num_threads(THREADS)
 
 
 @pytest.fixture(scope="session")
