@@ -4,6 +4,7 @@ import dagster as dg
 
 from defect_pipeline.assets import chain, quality, system_b, tables, union
 from defect_pipeline.automation.checks import asset_checks
+from defect_pipeline.automation.gpu import executor
 from defect_pipeline.automation.jobs import jobs
 from defect_pipeline.automation.notifications import notify
 from defect_pipeline.automation.regeneration import regenerate, regeneration_schedule, watch_folder
@@ -18,6 +19,7 @@ def definitions_for(place: Workplace) -> dg.Definitions:
         jobs=[*jobs, regenerate],
         sensors=[watch_folder, notify],
         schedules=[regeneration_schedule],
+        executor=executor(),
         resources={"store": place.store, "pipeline": place.pipeline},
     )
 

@@ -8,7 +8,6 @@ from typing import Any
 import dagster as dg
 
 from defect_pipeline.assets.stage import STAGES, Pipeline, label, open_dataset
-from defect_pipeline.automation.gpu import executor
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Store
@@ -40,7 +39,6 @@ class Step:
             self.job,
             selection=dg.AssetSelection.assets(*self.assets),
             partitions_def=defect_classes if self.partitioned else cells,
-            executor_def=executor(),
             description=" → ".join(self.assets) + (f", one run for each {each}" if self.partitioned or cells else ""),
         )
 
