@@ -1,18 +1,10 @@
 """A growing folder, for real: webserver, daemon and code server as processes, files copied while they run, all state
 read through GraphQL, and a webhook that listens.
-
-Runs are launched into the daemon, not each into a process of its own, which would pay the imports every time.
 """
 
 import json
-import os
-import shutil
-import socket
-import subprocess
-import sys
 import threading
 import time
-import urllib.request
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -24,26 +16,9 @@ import pytest
 
 from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.regeneration import IDLE
-from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import write_class
+from defect_pipeline_tests.automation.site import DEADLINE, Site, serving, wait_for
 
-DEADLINE = 900  # seconds, for a busy machine; an idle one takes far less
-INSTANCE = """
-run_launcher: {module: dagster._core.launcher.sync_in_memory_run_launcher, class: SyncInMemoryRunLauncher}
-run_coordinator: {module: dagster._core.run_coordinator, class: DefaultRunCoordinator}
-telemetry: {enabled: false}
-"""
 SELECTOR = '{repositoryName: "__repository__", repositoryLocationName: "growing", sensorName: "%s"}'
-
-
-def wait_for(what: str, found: Callable[[], Any]) -> Any:
-    """The first true answer. Fails when none has come by the deadline."""
-    end = time.monotonic() + DEADLINE
-    while time.monotonic() < end:
-        if answer := found():
-            return answer
-        time.sleep(0.5)
-    pytest.fail(f"{what} did not happen in {DEADLINE} s")
 
 
 @dataclass
@@ -77,44 +52,13 @@ class Webhook:
 
 
 @dataclass
-class Site:
-    """A data folder that is watched, and the Dagster that watches it."""
+class WatchedSite(Site):
+    """One whose data folder a daemon watches, and whose news a webhook hears."""
 
-    base: Path
-    url: str
     webhook: Webhook
 
-    @property
-    def data(self) -> Path:
-        return self.base / "data"
-
-    @property
-    def place(self) -> Workplace:
-        return Workplace.at(self.base / "store")
-
-    def drop(self, *classes: str) -> None:
-        """Copy images of these classes, which lie ready, into the folder."""
-        for k in classes:
-            shutil.copytree(self.base / "camera" / k, self.data / k, copy_function=shutil.copyfile)
-
-    def set_thresholds(self, **per_class: dict[str, float]) -> None:
-        partial = self.base / "thresholds.partial"
-        partial.write_text(json.dumps(per_class))
-        os.replace(partial, self.base / "thresholds.json")
-
-    def ask(self, query: str) -> dict[str, Any]:
-        request = urllib.request.Request(self.url, json.dumps({"query": query}).encode())
-        request.add_header("Content-Type", "application/json")
-        with urllib.request.urlopen(request, timeout=60) as response:
-            answer = json.load(response)
-        assert "errors" not in answer, answer["errors"]
-        return answer["data"]
-
     def is_up(self) -> bool:
-        try:
-            return self.ask("{version}")["version"] != "" and bool(self.ticks("notify"))
-        except OSError:
-            return False
+        return super().is_up() and bool(self.ticks("notify"))
 
     def ticks(self, sensor: str) -> list[dict[str, Any]]:
         """The last ones of a sensor, the latest first."""
@@ -122,15 +66,6 @@ class Site:
         fields = "timestamp status skipReason error {message}"
         found = self.ask(query % (SELECTOR % sensor, fields))["sensorOrError"]
         return found["sensorState"]["ticks"] if found else []
-
-    def runs(self) -> list[tuple[str, str, str]]:
-        """(job, class or "", status) of every run, the first one first."""
-        query = "{runsOrError {... on Runs {results {jobName status tags {key value}}}}}"
-        found = []
-        for run in reversed(self.ask(query)["runsOrError"]["results"]):
-            tags = {tag["key"]: tag["value"] for tag in run["tags"]}
-            found.append((run["jobName"], tags.get("dagster/partition", ""), run["status"]))
-        return found
 
     def runs_after(self, change: Callable[[], None]) -> list[tuple[str, str, str]]:
         """Those that a change of the folder or the thresholds brings about, sorted, once nothing more is to be done."""
@@ -157,68 +92,21 @@ class Site:
         (last,) = self.ask(query % (asset, k))["assetNodeOrError"]["assetMaterializations"]
         return not next(entry["boolValue"] for entry in last["metadataEntries"] if entry["label"] == "reused")
 
-    def gate(self, k: str) -> str:
-        """How the last look at a class's gate ended."""
-        query = '{assetCheckExecutions(assetKey: {path: ["stablesdg_fid_report"]}, checkName: "generated_gate", partition: "%s", limit: 1) {status}}'
-        return self.ask(query % k)["assetCheckExecutions"][0]["status"]
-
 
 @pytest.fixture
-def site(tiny_backbone: Path, tmp_path: Path) -> Iterator[Site]:
-    (tmp_path / "data").mkdir()
-    for seed, k in enumerate(("alpha", "beta", "gamma")):
-        write_class(tmp_path / "camera" / k, seed)
-    (tmp_path / "store" / "dagster").mkdir(parents=True)
-    (tmp_path / "store" / "dagster" / "dagster.yaml").write_text(INSTANCE)
-    note = {"data": str(tmp_path / "data"), "profile": "growing", "system": "stablesdg"}
-    (tmp_path / "store" / "pipeline.json").write_text(json.dumps(note))
-    code = tmp_path / "code.sock"
-    (tmp_path / "workspace.yaml").write_text(f"load_from: [grpc_server: {{socket: {code}, location_name: growing}}]\n")
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    site = Site(tmp_path, f"http://127.0.0.1:{port}/graphql", Webhook())
-    site.set_thresholds()
-    server = site.webhook.serve()
-    environment = os.environ | {
-        "DAGSTER_HOME": str(tmp_path / "store" / "dagster"),
-        "DEFECT_PIPELINE_STORE": str(tmp_path / "store"),
-        "DEFECT_PIPELINE_WEBHOOK": f"http://127.0.0.1:{server.server_port}/secret",
-        "GROWING_BACKBONE": str(tiny_backbone),
-        "GROWING_THRESHOLDS": str(tmp_path / "thresholds.json"),
-        "OMP_NUM_THREADS": "1",
-        "no_proxy": "127.0.0.1",
-    }
-    module = "defect_pipeline_tests.automation.growing_definitions"
-    commands = {
-        "code": ["dagster", "api", "grpc", "--socket", str(code), "-m", module, "--location-name", "growing"],
-        "webserver": ["dagster_webserver", "-h", "127.0.0.1", "-p", str(port), "-w", str(tmp_path / "workspace.yaml")],
-        "daemon": ["dagster._daemon", "run", "-w", str(tmp_path / "workspace.yaml")],
-    }
-    processes = []
+def site(tiny_backbone: Path, tmp_path: Path) -> Iterator[WatchedSite]:
+    webhook = Webhook()
+    server = webhook.serve()
+    url = f"http://127.0.0.1:{server.server_port}/secret"
     try:
-        for name, command in commands.items():
-            with (tmp_path / f"{name}.log").open("wb") as log:
-                processes.append(
-                    subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
-                )
-            if name == "code":
-                wait_for("the code server", code.exists)
-        yield site
+        with serving(tmp_path, tiny_backbone, daemon=True, DEFECT_PIPELINE_WEBHOOK=url) as address:
+            yield WatchedSite(tmp_path, address, webhook)
     finally:
-        for process in reversed(processes):
-            process.terminate()
-        for process in reversed(processes):
-            try:
-                process.wait(10)
-            except subprocess.TimeoutExpired:
-                process.kill()
-                process.wait()
         server.shutdown()
 
 
 @pytest.mark.timeout(2 * DEADLINE)
-def test_a_folder_that_grows_is_followed(site: Site) -> None:
+def test_a_folder_that_grows_is_followed(site: WatchedSite) -> None:
     wait_for("the webserver and a first tick", site.is_up)
     site.ask("mutation {startSensor(sensorSelector: %s) {__typename}}" % (SELECTOR % "watch_folder"))
 
