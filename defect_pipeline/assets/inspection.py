@@ -1,6 +1,5 @@
 """Raw images → one table of images, instances, groups and splits."""
 
-from collections.abc import Iterator
 from functools import partial
 
 import numpy as np
@@ -10,9 +9,9 @@ from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, open_d
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
-from defect_pipeline.imaging.descriptions import described, forget_others
+from defect_pipeline.imaging.descriptions import described, forget_others, read_gallery, write_gallery
 from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.groups import Description, find_groups, part_ids_of
+from defect_pipeline.imaging.groups import Description, part_ids_of
 from defect_pipeline.imaging.ingest import ingest, scan
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.splits import assign_splits, check_splits, moved_images
@@ -67,16 +66,20 @@ def inspection_images(build: Build) -> None:
 def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
     """The part behind each image, from its pixels and, where there is a regex, from its name."""
     paths, hashes = dataset.images["path"].tolist(), dataset.images["sha256"].tolist()
-
+    image_ids = dict(zip(hashes, dataset.images.index, strict=True))
     cache = build.store.cache("inspection_images")
     forget_others(cache, hashes)
+    gallery, looked_at = read_gallery(cache), 0
 
-    def descriptions() -> Iterator[Description]:
-        for done, (image_id, sha256) in enumerate(zip(dataset.images.index, hashes, strict=True), start=1):
-            yield described(cache, sha256, partial(dataset.image, image_id))
-            build.progress(done, len(paths))
+    def describe(sha256: str) -> Description:
+        nonlocal looked_at
+        looked_at += 1
+        build.progress(looked_at, len(image_ids))
+        return described(cache, sha256, partial(dataset.image, image_ids[sha256]))
 
-    return find_groups(descriptions(), hashes, part_ids_of(paths, part_regex) if part_regex else None)
+    gallery.update(hashes, describe)
+    write_gallery(cache, gallery)
+    return gallery.labels(hashes, part_ids_of(paths, part_regex) if part_regex else None)
 
 
 def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:

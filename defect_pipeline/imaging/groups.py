@@ -1,31 +1,32 @@
 """Which images show the same physical part, found from their pixels.
 
 Local features (SIFT on the contrast-normalised image, so that light does not matter) vote for the images that look
-alike, which keeps the cost proportional to the number of images. A candidate pair is linked when the features agree on
-one similarity transform, mirrored or not, and the fine texture then agrees nearly everywhere in the overlap: parts of
-one design share edges and holes, not the grain between them. Linked images form a group.
+alike, which keeps the cost of an image nearly the same however many there are. A candidate pair is linked when the
+features agree on one similarity transform, mirrored or not, and the fine texture then agrees nearly everywhere in the
+overlap: parts of one design share edges and holes, not the grain between them. Linked images form a group.
 """
 
+import functools
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import islice
 from typing import NamedTuple
 
 import cv2
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
+from scipy.sparse import csr_array
 
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.imaging.neighbours import Index, mirrored, roots
 
 # Description
 SIDE = 256  # px of the longer side that images are reduced to; smaller ones are not enlarged
 LIGHT = 12.0  # px; what is coarser than this counts as light
 FEATURES = 400  # per image
 
-# Vote
-PROJECTED = 32  # principal components of a descriptor that take part
-CELL = 256  # descriptors that a descriptor is compared with, on average
-RIVALS = 10  # nearest descriptors that share a vote; a pattern that more images than that have is worth nothing
-CANDIDATES = 6  # images verified per image and round
+CANDIDATES = 6  # images that an image is compared with in a round
 
 # Verification
 NEARER = 0.9  # a match must be this much nearer than the second best
@@ -63,26 +64,92 @@ def describe(image: np.ndarray) -> Description:
     return Description(np.asarray(cv2.KeyPoint.convert(keypoints)), descriptors.astype(np.uint8), detail)
 
 
-def find_groups(
-    descriptions: Iterable[Description], keys: Sequence[str], part_ids: Sequence[str | None] | None = None
-) -> list[str]:
-    """A label per image, the same for all images of one part: the first 12 characters of the smallest key among them.
-
-    `keys` are content hashes: images with one key are one image, and the outcome does not depend on the order of the
-    images. `part_ids` (see `part_ids_of`) unite further images: those that share an id. A label changes when an image
-    with a smaller key joins; what has to last, such as a split, therefore goes by the images and not by the label.
+@dataclass
+class Gallery:
+    """Images that have been compared with each other, by content hash, and pairs of one part: enough of them to connect
+    all that are found to show it. An image that joins is compared with the others, and they not with each other again.
     """
-    unique = dict(sorted(zip(keys, descriptions, strict=True), key=lambda item: item[0]))
-    names = list(unique)
-    groups = DisjointSet(names)
-    for one, other in _links(list(unique.values())):
-        groups.merge(names[one], names[other])
-    first: dict[str, str] = {}
-    for key, part in zip(keys, part_ids or [], strict=part_ids is not None):
-        if part is not None:
-            groups.merge(key, first.setdefault(part, key))
-    label = {name: min(subset)[:12] for subset in groups.subsets() for name in subset}
-    return [label[key] for key in keys]
+
+    index: Index = field(default_factory=lambda: Index.of({}))
+    links: set[tuple[str, str]] = field(default_factory=set)
+
+    def update(self, keys: Iterable[str], describe: Callable[[str], Description]) -> None:
+        """Make the images of these keys (content hashes) its images; ``describe`` is asked for those that it needs.
+
+        Those that are new are compared with the likeliest others, as are those in a group with one that is gone. The
+        outcome does not depend on the order of the keys; where images are barely alike it may on which were there before.
+        """
+        describe = functools.cache(describe)
+        wanted, known = set(keys), set(self.index.numbers)
+        before = self._groups()
+        bereaved = {key for gone in known - wanted for key in before.subset(gone)} & wanted
+        self.links = {link for link in self.links if wanted.issuperset(link)}
+        self.index.remove(known - wanted)
+        new = {key: describe(key).descriptors for key in sorted(wanted - known)}
+        if self.index.fits(len(wanted)):
+            self.index.add(new)
+        else:
+            self.index = Index.of(
+                {key: new[key] if key in new else describe(key).descriptors for key in sorted(wanted)}
+            )
+        self._compare(new | {key: describe(key).descriptors for key in bereaved}, describe)
+
+    def _compare(self, asking: Mapping[str, np.ndarray], describe: Callable[[str], Description]) -> None:
+        """Compare each of these with the likeliest images outside its group, round by round as long as the group grows."""
+        votes = self.index.votes(asking)
+        likeliest, tried, groups = votes.likeliest(), set(), self._groups()
+        names = {number: key for key, number in self.index.numbers.items()}
+        in_play = asked = {self.index.numbers[key] for key in asking}
+
+        def settled(one: int, other: int) -> bool:
+            return _pair(one, other) in tried or groups.connected(names[one], names[other])
+
+        while in_play:
+            grown = set()
+            for one, other in _candidates(likeliest, in_play, settled):
+                tried.add((one, other))
+                if not groups.connected(names[one], names[other]) and same_part(
+                    describe(names[one]), describe(names[other]), votes.flipped(one, other)
+                ):
+                    groups.merge(names[one], names[other])
+                    self.links.add((names[one], names[other]))
+                    grown.add(names[one])
+            in_play = asked & {self.index.numbers[member] for one in grown for member in groups.subset(one)}
+
+    def _groups(self) -> DisjointSet:
+        groups = DisjointSet(self.index.numbers)
+        for one, other in self.links:
+            groups.merge(one, other)
+        return groups
+
+    def labels(self, keys: Sequence[str], part_ids: Sequence[str | None] | None = None) -> list[str]:
+        """Of each of these images, the same for all of one part: the first 12 characters of the smallest key among them.
+
+        `part_ids` (see `part_ids_of`) unite further images: those that share an id. A label changes when an image with a
+        smaller key joins; what has to last, such as a split, therefore goes by the images and not by the label.
+        """
+        groups = self._groups()
+        first: dict[str, str] = {}
+        for key, part in zip(keys, part_ids or [], strict=part_ids is not None):
+            if part is not None:
+                groups.merge(key, first.setdefault(part, key))
+        label = {name: min(subset)[:12] for subset in groups.subsets() for name in subset}
+        return [label[key] for key in keys]
+
+
+def _pair(one: int, other: int) -> tuple[int, int]:
+    return min(one, other), max(one, other)
+
+
+def _candidates(votes: csr_array, images: Iterable[int], settled: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+    """Pairs of each of these images with those most voted for that are not settled, the best pair first."""
+    pairs: dict[tuple[int, int], float] = {}
+    for one in images:
+        own = slice(*votes.indptr[one : one + 2])
+        others, counts = votes.indices[own], votes.data[own]
+        ranked = (k for k in np.lexsort((others, -counts)) if not settled(one, int(others[k])))
+        pairs |= {_pair(one, int(others[k])): float(counts[k]) for k in islice(ranked, CANDIDATES)}
+    return sorted(pairs, key=lambda pair: (-pairs[pair], pair))
 
 
 def part_ids_of(paths: Iterable[str], part_regex: str) -> list[str | None]:
@@ -100,11 +167,11 @@ def part_ids_of(paths: Iterable[str], part_regex: str) -> list[str | None]:
     return [match.group(group) if (match := pattern.search(path)) else None for path in paths]
 
 
-def same_part(one: Description, other: Description, mirrored: bool) -> bool:
-    """Whether one image (flipped first, if `mirrored`), turned, scaled and shifted, is the other, down to the grain."""
-    if mirrored:
+def same_part(one: Description, other: Description, flipped: bool) -> bool:
+    """Whether one image (mirrored first, if ``flipped``), turned, scaled and shifted, is the other, down to the grain."""
+    if flipped:
         right = np.array([one.detail.shape[1] - 1, 0], np.float32)
-        one = Description(np.abs(right - one.points), _mirrored(one.descriptors), one.detail[:, ::-1])
+        one = Description(np.abs(right - one.points), mirrored(one.descriptors), one.detail[:, ::-1])
     ours, theirs = _matches(one.descriptors, other.descriptors)
     if len(ours) < MIN_INLIERS:
         return False
@@ -122,88 +189,6 @@ def same_part(one: Description, other: Description, mirrored: bool) -> bool:
     return bool(np.median(correlations) >= MIN_CORRELATION)
 
 
-# --- candidates -----------------------------------------------------------------------------------
-
-
-def _links(images: Sequence[Description]) -> list[tuple[int, int]]:
-    """Pairs of images (as indices) of one part: enough of them to connect all that are found to show it.
-
-    In each round an image is compared with the likeliest ones outside its group, as long as the group grows.
-    """
-    straight, mirrored = _votes(images)
-    votes = np.maximum(straight, mirrored)
-    groups, links = DisjointSet(range(len(images))), []
-    in_play = set(range(len(images)))
-    while in_play:
-        grown = set()
-        for one, other in _candidates(votes, in_play):
-            votes[one, other] = votes[other, one] = 0  # tried
-            flipped = bool(mirrored[one, other] > straight[one, other])
-            if not groups.connected(one, other) and same_part(images[one], images[other], flipped):
-                links.append((one, other))
-                groups.merge(one, other)
-                grown.add(one)
-        in_play = {member for one in grown for member in groups.subset(one)}
-        for one in in_play:
-            votes[one, list(groups.subset(one))] = 0
-    return links
-
-
-def _candidates(votes: np.ndarray, images: Iterable[int]) -> list[tuple[int, int]]:
-    """Pairs (smaller index first) of each of these images with those most voted for, the best pair first."""
-    pairs = {
-        (min(one, int(other)), max(one, int(other)))
-        for one in images
-        for other in np.argsort(-votes[one], kind="stable")[:CANDIDATES]
-        if votes[one, other] > 0
-    }
-    return sorted(pairs, key=lambda pair: (-votes[pair], pair))
-
-
-def _votes(images: Sequence[Description]) -> np.ndarray:
-    """(2, n, n) float32, symmetric: how much the descriptors of two images favour each other, as they are or mirrored.
-
-    Each descriptor votes for the nearest ones of other images, by how much nearer they are than the farthest of RIVALS,
-    so a pattern that everybody has gets no weight. It sees only the descriptors in its cell of a coarse partition.
-    """
-    owner = np.repeat(np.arange(len(images)), [len(image.descriptors) for image in images])
-    votes = np.zeros((2, len(images), len(images)), np.float32)
-    if len(owner) == 0:
-        return votes
-    rng = np.random.default_rng(0)
-    axes = _principal_axes(np.concatenate([image.descriptors for image in images]), rng)
-    asked = np.concatenate([_root(image.descriptors) @ axes for image in images])
-    mirrored = np.concatenate([_root(_mirrored(image.descriptors)) @ axes for image in images])
-    centres = asked[rng.choice(len(asked), max(1, len(asked) // CELL), replace=False)]
-    cells = _members(asked, centres)
-    for ballot, asking in zip(votes, (asked, mirrored), strict=True):
-        for voters, candidates in zip(_members(asking, centres), cells, strict=True):
-            distances = _distances(asking[voters], asked[candidates])
-            distances[owner[voters][:, None] == owner[candidates]] = np.inf
-            last = min(RIVALS, len(candidates) - 1)
-            nearest = np.argpartition(distances, last, axis=1)[:, : last + 1]
-            distances = np.take_along_axis(distances, nearest, axis=1)
-            farthest = np.where(np.isfinite(distances), distances, 0).max(axis=1, keepdims=True)
-            weights = np.maximum(farthest - distances, 0)
-            np.add.at(ballot, (owner[voters][:, None], owner[candidates][nearest]), weights)
-    return votes + votes.swapaxes(1, 2)
-
-
-def _principal_axes(descriptors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(128, PROJECTED) float32, from a sample of the descriptors and its mirror image, so that both fare alike."""
-    sample = descriptors[rng.permutation(len(descriptors))[:20_000]]
-    _, axes = np.linalg.eigh(np.cov(_root(np.concatenate([sample, _mirrored(sample)])).T))
-    return axes[:, : -PROJECTED - 1 : -1].astype(np.float32)
-
-
-def _members(points: np.ndarray, centres: np.ndarray) -> list[np.ndarray]:
-    """For each centre the indices of the points that have it nearest."""
-    parts = np.array_split(points, 1 + len(points) // 10_000)  # bounds the memory for distances
-    cell = np.concatenate([_distances(part, centres).argmin(axis=1) for part in parts])
-    order = np.argsort(cell, kind="stable")
-    return np.split(order, np.searchsorted(cell[order], np.arange(1, len(centres))))
-
-
 # --- verification ---------------------------------------------------------------------------------
 
 
@@ -211,7 +196,7 @@ def _matches(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarr
     """Indices of descriptors ((n, 128) and (m, 128) uint8) that are each other's nearest, and clearly so."""
     if min(len(ours), len(theirs)) < MIN_INLIERS:
         return np.zeros(0, int), np.zeros(0, int)
-    distances = _distances(_root(ours), _root(theirs))
+    distances = _distances(roots(ours), roots(theirs))
     nearest = distances.argmin(axis=1)
     best, second = np.partition(distances, 1, axis=1)[:, :2].T
     mutual = distances.argmin(axis=0)[nearest] == np.arange(len(ours))
@@ -245,21 +230,6 @@ def _agreement(one: np.ndarray, other: np.ndarray, transform: np.ndarray) -> tup
 def _smooth(detail: np.ndarray) -> np.ndarray:
     """(h, w) float32 about 0, without the sensor's noise, and tolerant of a pixel's misalignment."""
     return cv2.GaussianBlur(detail.astype(np.float32) - 128, (0, 0), 1)
-
-
-# --- descriptors ----------------------------------------------------------------------------------
-
-
-def _root(descriptors: np.ndarray) -> np.ndarray:
-    """(n, 128) float32 of unit length: under their Euclidean distance SIFT is compared by the Hellinger kernel."""
-    descriptors = descriptors.astype(np.float32)
-    return np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True), 1))
-
-
-def _mirrored(descriptors: np.ndarray) -> np.ndarray:
-    """What SIFT would find in the mirror image: 4 x 4 cells of 8 directions, seen from the other side of the axis."""
-    cells = descriptors.reshape(-1, 4, 4, 8)
-    return cells[:, ::-1, :, -np.arange(8) % 8].reshape(-1, 128)
 
 
 def _distances(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:

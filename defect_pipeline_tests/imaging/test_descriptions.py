@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from defect_pipeline.imaging import descriptions
-from defect_pipeline.imaging.descriptions import described, forget_others
+from defect_pipeline.imaging.descriptions import described, forget_others, read_gallery, write_gallery
 from defect_pipeline.imaging.groups import Description, describe
+from defect_pipeline_tests.imaging.test_groups import surface
 
 IMAGE = np.random.default_rng(0).integers(0, 255, (48, 64, 3), np.uint8)
 
@@ -79,3 +80,23 @@ def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.Monke
     with pytest.raises(OSError, match="space"):
         described(tmp_path, "aa", lambda: IMAGE)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_gallery_comes_back_as_it_was(tmp_path: Path) -> None:
+    images = {key: surface(seed) for seed, key in enumerate(("aa", "bb", "cc", "dd"))}
+    images["ee"] = np.ascontiguousarray(images["dd"][:, ::-1])
+    gallery = read_gallery(tmp_path)
+    assert not gallery.index.numbers
+    gallery.update(images, lambda key: describe(images[key]))
+    assert gallery.links == {("dd", "ee")}
+    write_gallery(tmp_path, gallery)
+    forget_others(tmp_path, images)
+    kept = read_gallery(tmp_path)
+    assert kept.links == gallery.links and kept.index.numbers == gallery.index.numbers
+    kept.update(images, lambda key: pytest.fail("compared again"))
+    images["ff"] = np.ascontiguousarray(images["dd"][::-1])
+    kept.update(images, lambda key: describe(images[key]))
+    assert len(set(kept.labels(list(images)))) == 4
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:-100])
+    assert not read_gallery(tmp_path).index.numbers

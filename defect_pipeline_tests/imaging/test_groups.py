@@ -1,13 +1,16 @@
 import hashlib
 from collections.abc import Callable
+from itertools import combinations
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from scipy.cluster.hierarchy import DisjointSet
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.groups import describe, find_groups, part_ids_of
+from defect_pipeline.imaging import groups
+from defect_pipeline.imaging.groups import CANDIDATES, Description, Gallery, describe, part_ids_of, same_part
 from defect_pipeline.imaging.io import read_image
 
 REAL = Path("../shared/data/magnetic-tile")
@@ -73,7 +76,27 @@ def keys_of(images: list[np.ndarray]) -> list[str]:
 
 
 def groups_of(images: list[np.ndarray], part_ids: list[str | None] | None = None) -> list[str]:
-    return find_groups(map(describe, map(np.ascontiguousarray, images)), keys_of(images), part_ids)
+    return compared(Gallery(), images).labels(keys_of(images), part_ids)
+
+
+def compared(gallery: Gallery, images: list[np.ndarray]) -> Gallery:
+    """A gallery when it is of these images."""
+    by_key = dict(zip(keys_of(images), images, strict=True))
+    gallery.update(by_key, lambda key: describe(np.ascontiguousarray(by_key[key])))
+    return gallery
+
+
+@pytest.fixture
+def pairs(monkeypatch: pytest.MonkeyPatch) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Grows by one for each pair of images that is compared: the `detail` of both."""
+    pairs = []
+
+    def noting(one: Description, other: Description, flipped: bool) -> bool:
+        pairs.append((one.detail, other.detail))
+        return same_part(one, other, flipped)
+
+    monkeypatch.setattr(groups, "same_part", noting)
+    return pairs
 
 
 @pytest.mark.parametrize("view", VIEWS)
@@ -126,6 +149,58 @@ def test_groups_do_not_depend_on_the_order_of_the_images() -> None:
     order = np.random.default_rng(0).permutation(len(images))
     labels = groups_of(images)
     assert [labels[i] for i in order] == groups_of([images[i] for i in order])
+
+
+def test_groups_are_those_of_comparing_every_image_with_every_other() -> None:
+    images = [VIEWS[view](surface(seed)) for seed in range(4) for view in ("noisy", "transposed", "cropped to 80 %")]
+    described = [describe(np.ascontiguousarray(image)) for image in images]
+    every = DisjointSet(range(len(images)))
+    for one, other in combinations(every, 2):
+        if any(same_part(described[one], described[other], flipped) for flipped in (False, True)):
+            every.merge(one, other)
+    labels = groups_of(images)
+    assert {frozenset(np.flatnonzero(np.array(labels) == label)) for label in labels} == set(
+        map(frozenset, every.subsets())
+    )
+
+
+def test_only_pairs_with_a_new_image_are_compared(pairs: list[tuple[np.ndarray, np.ndarray]]) -> None:
+    old = [VIEWS[view](surface(seed)) for seed in range(6) for view in ("under-exposed", "transposed")]
+    new = [VIEWS["turned a little"](surface(3)), surface(9)]
+    gallery = compared(Gallery(), old)
+    pairs.clear()
+    labels = compared(gallery, old + new).labels(keys_of(old + new))
+    details = [describe(image).detail for image in new]
+    assert 0 < len(pairs) <= 2 * CANDIDATES * len(new)  # who finds its part asks a second time
+    assert all(
+        any(side is detail or np.array_equal(side, detail) for side in pair for detail in details) for pair in pairs
+    )
+    assert labels == groups_of(old + new)
+    pairs.clear()
+    assert compared(gallery, new + old).labels(keys_of(old + new)) == labels and not pairs
+
+
+def test_who_was_linked_to_an_image_that_goes_is_compared_anew() -> None:
+    images = [VIEWS[view](surface(0)) for view in ("noisy", "transposed", "under-exposed")] + [surface(1)]
+    for gone in range(3):
+        gallery = compared(Gallery(), images)
+        left = [image for k, image in enumerate(images) if k != gone]
+        labels = compared(gallery, left).labels(keys_of(left))
+        assert labels[0] == labels[1] != labels[2]
+    wide = np.concatenate([surface(20), surface(21)], axis=1)
+    frames = [wide[:, left : left + SIDE] for left in (0, SIDE // 2, SIDE)]
+    gallery = compared(Gallery(), frames)
+    assert len(set(gallery.labels(keys_of(frames)))) == 1
+    assert len(set(compared(gallery, frames[::2]).labels(keys_of(frames[::2])))) == 2
+
+
+def test_the_index_is_laid_out_anew_when_it_has_outgrown_its_cells() -> None:
+    parts = [surface(seed) for seed in range(7)]
+    gallery = compared(Gallery(), parts[:3])
+    assert compared(gallery, parts[:6]).index.planned == 3
+    assert (
+        len(set(compared(gallery, [*parts, parts[2][::-1]]).labels(keys_of(parts)))) == gallery.index.planned - 1 == 7
+    )
 
 
 def test_a_label_is_the_beginning_of_the_smallest_key() -> None:

@@ -1,0 +1,141 @@
+"""Which images look alike: an index of their local features, which images join and leave without building it anew.
+
+A descriptor is compared with those in its cell of a coarse partition only, and the cell is found in another such
+partition, of the cells' centres. The cost of an image therefore hardly grows with the number of images.
+"""
+
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass
+from typing import NamedTuple, Self
+
+import faiss
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+
+PROJECTED = 32  # principal components of a descriptor that take part
+CELL = 256  # descriptors that a descriptor is compared with, on average
+PROBED = 8  # regions in which a descriptor's cell is looked for; there are as many regions as cells in a region
+RIVALS = 10  # nearest descriptors that share a vote; a pattern that more images than that have is worth nothing
+GROWTH = 2  # times as many images as the cells were laid out for, and they are laid out anew
+
+ROOTS = np.sqrt(np.arange(256, dtype=np.float32))
+MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
+
+
+class Votes(NamedTuple):
+    """How much the descriptors of two images favour each other, by the images' numbers."""
+
+    straight: csr_array  # (n, n) float32, symmetric: the images as they are
+    mirrored: csr_array  # one of them mirrored
+
+    def likeliest(self) -> csr_array:
+        """(n, n), the more of both."""
+        return self.straight.maximum(self.mirrored)
+
+    def flipped(self, one: int, other: int) -> bool:
+        """Whether one looks like the other in a mirror."""
+        return bool(self.mirrored[one, other] > self.straight[one, other])
+
+
+@dataclass
+class Index:
+    """Descriptors ((n, 128) uint8 SIFT) of images, each under its image's number."""
+
+    numbers: dict[str, int]  # of an image, by its key
+    planned: int  # images that the cells were laid out for
+    axes: np.ndarray  # (128, PROJECTED) float32
+    cells: faiss.IndexIVF
+
+    @classmethod
+    def of(cls, images: Mapping[str, np.ndarray]) -> Self:
+        """An index of these images' descriptors, numbered in their order."""
+        rng = np.random.default_rng(0)
+        descriptors = np.concatenate([np.zeros((0, 128), np.uint8), *images.values()])
+        axes = _principal_axes(descriptors, rng)
+        count = max(1, len(descriptors) // CELL)
+        centres = roots(rng.choice(descriptors, min(count, len(descriptors)), replace=False)) @ axes
+        index = cls({}, len(images), axes, _cells(centres))
+        index.add(images)
+        return index
+
+    def add(self, images: Mapping[str, np.ndarray]) -> None:
+        """Images that join, numbered on."""
+        for number, (key, descriptors) in enumerate(images.items(), start=1 + max(self.numbers.values(), default=-1)):
+            self.numbers[key] = number
+            if len(descriptors):
+                self.cells.add_with_ids(roots(descriptors) @ self.axes, np.full(len(descriptors), number))
+
+    def remove(self, keys: Collection[str]) -> None:
+        """Images that leave."""
+        gone = [self.numbers.pop(key) for key in keys]
+        if gone:
+            self.cells.remove_ids(np.array(gone))
+
+    def fits(self, images: int) -> bool:
+        """Whether the cells are small enough for so many images."""
+        return images <= GROWTH * self.planned
+
+    def votes(self, images: Mapping[str, np.ndarray]) -> Votes:
+        """What the descriptors of some of its images say of them and all others.
+
+        Each votes for the nearest ones of other images, by how much nearer they are than the farthest of RIVALS, so a
+        pattern that everybody has gets no weight.
+        """
+        size = 1 + max(self.numbers.values(), default=-1)
+        ballots = []
+        for axes in (self.axes, self.axes[MIRRORED]):
+            cast = [self._favoured(self.numbers[key], roots(found) @ axes) for key, found in images.items()]
+            row, column, weight = np.concatenate([np.zeros((3, 0)), *cast], axis=1)
+            ballot = coo_array((weight.astype(np.float32), (row.astype(int), column.astype(int))), (size, size)).tocsr()
+            ballots.append(ballot + ballot.T)
+        return Votes(*ballots)
+
+    def _favoured(self, own: int, points: np.ndarray) -> np.ndarray:
+        """(3, k): an image's number, that of another one, and the weight that its projected descriptors give to it."""
+        if not len(points):
+            return np.zeros((3, 0))
+        others = faiss.IDSelectorNot(faiss.IDSelectorRange(own, own + 1))
+        among = faiss.SearchParametersIVF(sel=others, nprobe=1)
+        distances, found = self.cells.search(points, RIVALS + 1, params=among)  # those that are missing have number -1
+        farthest = np.where(found >= 0, distances, 0).max(axis=1, keepdims=True)
+        weights = np.maximum(farthest - distances, 0)
+        voted = weights > 0
+        favoured, place = np.unique(found[voted], return_inverse=True)
+        return np.stack([np.full(len(favoured), own), favoured, np.bincount(place, weights[voted], len(favoured))])
+
+
+def roots(descriptors: np.ndarray) -> np.ndarray:
+    """(n, 128) float32 of unit length: under their Euclidean distance SIFT is compared by the Hellinger kernel."""
+    sums = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
+    return ROOTS[descriptors] / np.sqrt(np.maximum(sums, 1))
+
+
+def mirrored(descriptors: np.ndarray) -> np.ndarray:
+    """What SIFT would find in the mirror image: 4 x 4 cells of 8 directions, seen from the other side of the axis."""
+    return descriptors[:, MIRRORED]
+
+
+def _principal_axes(descriptors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """(128, PROJECTED) float32, from a sample of the descriptors and its mirror image, so that both fare alike."""
+    sample = descriptors[rng.permutation(len(descriptors))[:20_000]]
+    if len(sample) < 2:
+        return np.eye(128, PROJECTED, dtype=np.float32)
+    _, axes = np.linalg.eigh(np.cov(roots(np.concatenate([sample, mirrored(sample)])).T))
+    return np.ascontiguousarray(axes[:, : -PROJECTED - 1 : -1], dtype=np.float32)
+
+
+def _cells(centres: np.ndarray) -> faiss.IndexIVF:
+    """Empty cells around centres (n, PROJECTED), which are themselves in regions around some of them."""
+    if not len(centres):
+        centres = np.zeros((1, PROJECTED), np.float32)
+    few = round(len(centres) ** 0.5)
+    coarse = faiss.IndexFlatL2(PROJECTED)
+    coarse.add(centres[:few])
+    regions = faiss.IndexIVFFlat(coarse, PROJECTED, few)
+    regions.is_trained, regions.nprobe = True, PROBED  # nothing to train: the centres are given
+    regions.add(centres)
+    cells = faiss.IndexIVFScalarQuantizer(
+        regions, PROJECTED, len(centres), faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_L2, False
+    )
+    cells.is_trained = True
+    return cells
