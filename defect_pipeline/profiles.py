@@ -213,7 +213,7 @@ class Segmentor:
     steps: int = 90  # at least
     passes: int = 9  # over the real images, at least
     batch: int = 8
-    learning_rate: float = 3e-3
+    learning_rate: float = 4e-3
     trials: int = 4  # on real val images in the second half of the last stage; the best weights are kept. 0: the last
 
     def steps_for(self, real_images: int) -> int:

@@ -28,6 +28,9 @@ def test_connected_pixels_are_instances_surest_first():
     assert found["labels"].tolist() == [1, 1] and found["scores"].tolist() == pytest.approx([0.9, 0.5])
     assert found["boxes"].tolist() == [[20, 12, 25, 15], [3, 2, 9, 6]]
     assert found["masks"].shape == (2, 1, 20, 30) and found["masks"][1, 0].sum() == 24
+    p[2, 3, 4:9] = 0.6  # of another class, on the first instance
+    torn = _instances(p)
+    assert torn["labels"].tolist() == [1, 1] and torn["masks"][1, 0].sum() == 24
     nothing = _instances(torch.stack([torch.ones(20, 30), torch.zeros(20, 30)]))
     assert nothing["masks"].shape == (0, 1, 20, 30) and nothing["boxes"].shape == (0, 4)
 
