@@ -51,7 +51,8 @@ class Kill:
 
 
 TEXT, BYTES = "pathlib.Path.write_text", "pathlib.Path.write_bytes"
-CHECKPOINT = ("defect_pipeline.diffusion.training.save_file", "checkpoint.partial", 2)  # the first was at step 10
+TENSORS = "defect_pipeline.checkpoints.save_file"
+CHECKPOINT = (TENSORS, ".checkpoint.safetensors.*", 2)  # the first was at step 10
 KILLS = [
     Kill("inspection_images", TEXT, "annotations.json"),
     Kill("defect_free_pool", BYTES, "0001_01.png"),
@@ -65,7 +66,9 @@ KILLS = [
     Kill("sadf_accepted", TEXT, "annotations.json"),
     Kill("sadf_coco", "shutil.copyfile", "1_0001_00.png"),
     Kill("fid_report", TEXT, "report.json"),
-    Kill("segmentor", "torch.save", ".synthetic.0.pt.*", 2, steps=(3, 4, 1, 2, 1, 2)),  # synthetic, synthetic_then_real
+    Kill(
+        "segmentor", TENSORS, ".synthetic.0.safetensors.*", 2, steps=(3, 4, 1, 2, 1, 2)
+    ),  # synthetic, synthetic_then_real
     Kill("segmentation_report", TEXT, "figures.json"),
 ]
 
