@@ -72,6 +72,15 @@ def test_a_store_that_is_a_file(data: Path, tmp_path: Path, told) -> None:
     )
 
 
+@pytest.mark.parametrize("note", ["", '{"data": "', "[]", '{"colour": "red"}'])
+def test_a_note_that_somebody_has_edited(note: str, data: Path, tmp_path: Path, told) -> None:
+    (tmp_path / "store").mkdir()
+    file = tmp_path / "store" / "pipeline.json"
+    file.write_text(note)
+    line = told(data)
+    assert line.startswith(f"Error: {file} cannot be read (") and "remove it, and run again with --data" in line
+
+
 def test_an_empty_data_folder(tmp_path: Path, told) -> None:
     (tmp_path / "data").mkdir()
     line = told(tmp_path / "data")

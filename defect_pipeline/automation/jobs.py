@@ -168,6 +168,7 @@ def run_everything(
         failures = []
         if step.partitioned:
             pipeline.settings.thresholds.check_classes(classes_of(store))
+            instance.add_dynamic_partitions(defect_classes.name, list(classes_of(store)))  # to a history begun anew
         for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)
         if failures:
