@@ -1,9 +1,12 @@
 """What a user is told when `defect-pipeline run` cannot do its work: one sentence that names what is wrong and what helps."""
 
 import errno
+import json
+import os
 import shutil
 import sqlite3
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -159,3 +162,14 @@ def test_a_full_disk(place: str, data: Path, tmp_path: Path, told, monkeypatch: 
     assert str(tmp_path / "store") in line
     assert "make room, or name another folder with --store; the same command goes on where it stopped." in line
     assert Store(root=str(tmp_path / "store")).partitions("inspection_images") == []
+
+
+def test_the_ui_listens_on_this_machine_alone(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "pipeline.json").write_text(json.dumps({"data": str(data)}))
+    started = []
+    monkeypatch.setattr(os, "execvpe", lambda file, command, environment: started.append(command))
+    main(["ui", "--store", str(tmp_path / "store")])
+    (command,) = started
+    hosts = [value for option, value in pairwise(command) if option in ("-h", "--host", "--dagit-host")]
+    assert hosts == ["127.0.0.1"]

@@ -222,7 +222,7 @@ def test_a_build_is_given_what_its_stage_declares(site: Workplace, tmp_path: Pat
 def test_a_damaged_history_is_moved_away_and_nothing_that_was_made_is_lost(
     site: Workplace, capfd: pytest.CaptureFixture[str]
 ) -> None:
-    before, history = made(site), site.store_root / "dagster"
+    before, history = run(site), site.store_root / "dagster"
     for database in history.rglob("*.db"):
         database.write_bytes(b"no database" * 99)
     assert main(["run", "--store", str(site.store_root)]) == 1
