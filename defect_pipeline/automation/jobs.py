@@ -9,7 +9,7 @@ import dagster as dg
 
 from defect_pipeline.assets.stage import STAGES, Pipeline, label, open_dataset
 from defect_pipeline.automation.gpu import executor
-from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.automation.partitions import DEFECT_CLASS, defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Store
 
@@ -168,7 +168,7 @@ def run_everything(
         failures = []
         if step.partitioned:
             pipeline.settings.thresholds.check_classes(classes_of(store))
-            instance.add_dynamic_partitions(defect_classes.name, list(classes_of(store)))  # to a history begun anew
+            instance.add_dynamic_partitions(DEFECT_CLASS, list(classes_of(store)))  # to a history begun anew
         for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)
         if failures:
