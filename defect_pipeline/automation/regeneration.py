@@ -91,9 +91,8 @@ def watch_folder(context: dg.SensorEvaluationContext, store: Store, pipeline: Pi
     ]
     if not requests:
         return dg.SensorResult(skip_reason=IDLE, cursor=seen)
-    known = defect_classes.build_add_request(
-        [k for run in requests if (k := run.partition_key)]
-    )  # after a history that is gone
+    classes = [k for run in requests if (k := run.partition_key)]
+    known = defect_classes.build_add_request(classes)  # a history begun anew knows none
     return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=[known], cursor=seen)
 
 
