@@ -14,10 +14,10 @@ import re
 import shutil
 import socket
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, is_dataclass
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
 from typing import Any
 from urllib.parse import quote, unquote
@@ -32,9 +32,11 @@ log = logging.getLogger("defect_pipeline")
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
 FORMAT = 1
+LOCAL = ("", "file", "local")  # protocols
 STALE_SECONDS = 24 * 3600  # a temporary directory of another host is given up after a day
 FULL = 2**20  # bytes; where less is free at an error, the disk is to blame
 BORN = time.time_ns()  # a container's process ids repeat: what an earlier life with ours left is older than this
+BEGUN = time.monotonic_ns()  # the same moment by a clock that nobody sets
 
 
 @dataclass(frozen=True)
@@ -92,8 +94,8 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
 
 def has_ended(pid: int, seen: int) -> bool:
     """Whether the process of this host that had this number at the time ``seen`` (ns since the epoch) is gone."""
-    if pid == os.getpid():
-        return seen < BORN
+    if pid == os.getpid():  # as the clock stood then, or as it stands now: it may have been set in between
+        return seen < min(BORN, time.time_ns() - (time.monotonic_ns() - BEGUN))
     try:
         os.kill(pid, 0)  # signal 0 only asks
     except ProcessLookupError:
@@ -134,7 +136,7 @@ class Store(dg.ConfigurableResource):
         self._point(self._directory(artifact.asset, artifact.partition), artifact.digest)
 
     def since(self, asset: str, partition: str | None = None) -> str:
-        """When the current artifact was made or confirmed (ISO 8601), "" when never; changes with every success."""
+        """When the current artifact was made or confirmed (ISO 8601), "" when never; grows with every success."""
         return _pointer(self._directory(asset, partition)).get("since", "")
 
     def partitions(self, asset: str) -> list[str]:
@@ -183,7 +185,7 @@ class Store(dg.ConfigurableResource):
 
     @property
     def _local(self) -> bool:
-        return UPath(self.root).protocol in ("", "file", "local")
+        return UPath(self.root).protocol in LOCAL
 
     @property
     def _base(self) -> UPath:
@@ -208,7 +210,7 @@ class Store(dg.ConfigurableResource):
         return self._scratch / "work" / asset / (_safe(partition) if partition else "all") / digest
 
     def _point(self, home: UPath, digest: str) -> None:
-        content = json.dumps({"digest": digest, "since": datetime.now(UTC).isoformat()}).encode()
+        content = json.dumps({"digest": digest, "since": _later(_pointer(home).get("since", ""))}).encode()
         if self._local:
             atomic_write(Path(home.path) / CURRENT, content)
         else:
@@ -231,28 +233,44 @@ class Store(dg.ConfigurableResource):
 
 
 def _manifest(directory: UPath) -> dict[str, Any] | None:
-    """The manifest of a whole artifact; None where there is none or where other files lie than it lists."""
+    """The manifest of a whole artifact; None where there is none or where its files are not what it lists."""
     try:
         manifest = json.loads((directory / MANIFEST).read_bytes())
-        sizes = {name: entry["size"] for name, entry in manifest["files"].items()}
+        listed = {name: (entry["size"], entry["sha256"]) for name, entry in manifest["files"].items()}
         understood = manifest["format"] == FORMAT and {"metadata", "parents", "created"} <= manifest.keys()
     except (FileNotFoundError, NotADirectoryError):
         return None
     except (ValueError, KeyError, TypeError, AttributeError):  # not JSON, or not such JSON
-        understood, sizes = False, {}
-    found = _sizes(directory)
-    odd = [name for name, size in sizes.items() if found.get(name) != size] if understood else [MANIFEST]
+        understood, listed = False, {}
+    found = _listing(directory)
+    odd = [name for name, entry in listed.items() if not _is_as_listed(found.get(name), *entry)]
+    if not understood:
+        odd = [MANIFEST]
     if odd:
         _warn(str(directory), odd[0])
         return None
     return manifest
 
 
-def _sizes(directory: UPath) -> dict[str, int]:
-    """Name -> bytes of all files, by one listing: an object store answers each question over the network."""
+def _listing(directory: UPath) -> dict[str, dict[str, Any]]:
+    """Name -> what fsspec says of all files, by one listing: an object store answers each question over the network."""
     home = PurePosixPath(directory.path)
     listing = directory.fs.find(directory.path, detail=True)
-    return {PurePosixPath(path).relative_to(home).as_posix(): entry["size"] for path, entry in listing.items()}
+    return {PurePosixPath(path).relative_to(home).as_posix(): entry for path, entry in listing.items()}
+
+
+def _is_as_listed(found: Mapping[str, Any] | None, size: int, sha256: str) -> bool:
+    """Whether a file is there as the manifest says. A remote one only by its size: its content is looked at when it is
+    fetched."""
+    if found is None or found["size"] != size:
+        return False
+    return "ino" not in found or _sha256(*(found[key] for key in ("name", "size", "mtime", "created", "ino"))) == sha256
+
+
+@functools.lru_cache(maxsize=100_000)
+def _sha256(path: str, *state: float) -> str:
+    """Of a local file, read once in each state that it is found in: a change of content changes at least its ctime."""
+    return file_sha256(Path(path))
 
 
 @functools.cache  # once: a run asks for the same artifact many times
@@ -266,7 +284,16 @@ def _pointer(home: UPath) -> dict[str, str]:
         pointer = json.loads((home / CURRENT).read_bytes())
     except (FileNotFoundError, NotADirectoryError, ValueError):
         return {}
-    return pointer if isinstance(pointer, dict) else {}
+    understood = isinstance(pointer, dict) and re.fullmatch(r"\w+", str(pointer.get("digest")))
+    return pointer if understood else {}
+
+
+def _later(before: str) -> str:
+    """Now (ISO 8601), and always after ``before``, whoever set the clock back."""
+    now = datetime.now(UTC)
+    with suppress(ValueError, TypeError):  # never before, or edited by hand
+        now = max(now, datetime.fromisoformat(before) + timedelta(microseconds=1))
+    return now.isoformat()
 
 
 def _seal(draft: Draft, parents: dict[str, str]) -> None:

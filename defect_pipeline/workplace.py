@@ -39,11 +39,16 @@ class Workplace:
 
     @classmethod
     def at(cls, store_root: Path, **changes: object) -> "Workplace":
-        """As the store's note says, with those ``changes`` that are not None."""
+        """As the store's note says, with those ``changes`` that are not None. Raises PipelineError for a damaged note."""
         note = store_root.resolve() / NOTE
-        known = json.loads(note.read_text()) if note.exists() else {}
-        known |= {name: value for name, value in changes.items() if value is not None}
-        return cls(store_root.resolve(), **known)
+        given = {name: value for name, value in changes.items() if value is not None}
+        try:
+            known = json.loads(note.read_text()) if note.exists() else {}
+            return cls(store_root.resolve(), **(known | given))
+        except (ValueError, TypeError) as error:  # no JSON, or other names than ours
+            raise PipelineError(
+                f"{note} cannot be read ({error}): remove it, and run again with --data, --profile and what else was chosen."
+            ) from error
 
     @property
     def store(self) -> Store:

@@ -1,7 +1,11 @@
-"""Fixtures shared by the tests: a tiny backbone in the layout of a real one."""
+"""Shared by the tests: a tiny backbone in the layout of a real one, and a network that answers nobody."""
 
 import os
+import socket
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,6 +19,34 @@ from defect_pipeline.diffusion.pretrain import build_tokenizer, write_model_inde
 THREADS = max(1, (os.cpu_count() or 1) // int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1")))
 os.environ.setdefault("OMP_NUM_THREADS", str(THREADS))
 torch.set_num_threads(THREADS)
+
+
+@contextmanager
+def network_refused() -> Iterator[list[str]]:
+    """The other machines that are asked for anything meanwhile, by Python at least; none of them answers."""
+    asked: list[str] = []
+    connect, resolve = socket.socket.connect, socket.getaddrinfo
+
+    def checked(host: Any) -> None:
+        if host not in ("127.0.0.1", "::1", "localhost", None):
+            asked.append(str(host))
+            raise OSError(f"{host} is refused")
+
+    def connect_here(self: socket.socket, address: Any) -> None:
+        if self.family != socket.AF_UNIX:
+            checked(address[0])
+        connect(self, address)
+
+    def resolve_here(host: Any, *options: Any, **named: Any) -> Any:
+        checked(host)
+        return resolve(host, *options, **named)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(socket.socket, "connect", connect_here)
+        patch.setattr(socket, "getaddrinfo", resolve_here)
+        for variable in ("http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "all_proxy"):
+            patch.delenv(variable, raising=False)  # one on this machine would hide who asks
+        yield asked
 
 
 @pytest.fixture(scope="session")

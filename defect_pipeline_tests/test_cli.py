@@ -1,9 +1,12 @@
 """What a user is told when `defect-pipeline run` cannot do its work: one sentence that names what is wrong and what helps."""
 
 import errno
+import json
+import os
 import shutil
 import sqlite3
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -70,6 +73,15 @@ def test_a_store_that_is_a_file(data: Path, tmp_path: Path, told) -> None:
     assert told(data).endswith(
         f"{tmp_path / 'store'} cannot be a store (File exists); name another folder with --store."
     )
+
+
+@pytest.mark.parametrize("note", ["", '{"data": "', "[]", '{"colour": "red"}'])
+def test_a_note_that_somebody_has_edited(note: str, data: Path, tmp_path: Path, told) -> None:
+    (tmp_path / "store").mkdir()
+    file = tmp_path / "store" / "pipeline.json"
+    file.write_text(note)
+    line = told(data)
+    assert line.startswith(f"Error: {file} cannot be read (") and "remove it, and run again with --data" in line
 
 
 def test_an_empty_data_folder(tmp_path: Path, told) -> None:
@@ -150,3 +162,14 @@ def test_a_full_disk(place: str, data: Path, tmp_path: Path, told, monkeypatch: 
     assert str(tmp_path / "store") in line
     assert "make room, or name another folder with --store; the same command goes on where it stopped." in line
     assert Store(root=str(tmp_path / "store")).partitions("inspection_images") == []
+
+
+def test_the_ui_listens_on_this_machine_alone(data: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "store").mkdir()
+    (tmp_path / "store" / "pipeline.json").write_text(json.dumps({"data": str(data)}))
+    started = []
+    monkeypatch.setattr(os, "execvpe", lambda file, command, environment: started.append(command))
+    main(["ui", "--store", str(tmp_path / "store")])
+    (command,) = started
+    hosts = [value for option, value in pairwise(command) if option in ("-h", "--host", "--dagit-host")]
+    assert hosts == ["127.0.0.1"]

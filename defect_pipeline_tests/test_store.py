@@ -9,7 +9,9 @@ import shutil
 import signal
 import socket
 import time
+from collections.abc import Callable
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -18,7 +20,7 @@ from upath import UPath
 
 from defect_pipeline import store as module
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.store import STALE_SECONDS, Store, atomic_write, digest_of
+from defect_pipeline.store import STALE_SECONDS, Store, atomic_write, digest_of, has_ended, temporary
 
 AWKWARD = ["../x", "a/b", "a b", "Kratzer ä", "裂纹", "..", ".", "100%", "a%2Fb", "MT_Crack"]
 forked = multiprocessing.get_context("fork")
@@ -187,12 +189,60 @@ def test_a_directory_changed_by_hand_counts_as_missing_and_is_made_again(
     assert sorted(child.name for child in directory.parent.iterdir()) == ["current.json", "d1"]
 
 
-def test_a_pointer_that_cannot_be_read_is_none(local: Store) -> None:
+def test_a_file_of_other_content_but_the_same_size_and_time_is_noticed_too(
+    local: Store, caplog: pytest.LogCaptureFixture
+) -> None:
+    make(local, text="abc")
+    file = local.current("weights").path / "sub" / "a.txt"
+    times = file.stat()
+    file.write_text("abd")
+    os.utime(file, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert local.find("weights", "d1") is None and "sub/a.txt" in caplog.text
+    make(local, text="abc")
+    assert (local.current("weights").path / "sub" / "a.txt").read_text() == "abc"
+
+
+def test_content_is_read_once_in_a_process(local: Store, monkeypatch: pytest.MonkeyPatch) -> None:
+    read = []
+    whole = module.file_sha256
+
+    def counting(path: Path) -> str:
+        read.append(path.name)
+        return whole(path)
+
     make(local)
-    (Path(local.root) / "weights" / "all" / "current.json").write_text("")
-    assert local.partitions("weights") == []
+    monkeypatch.setattr(module, "file_sha256", counting)
+    for _ in range(3):
+        assert local.current("weights").digest == "d1" and local.partitions("weights") == ["all"]
+    assert read == ["a.txt"]
+
+
+@pytest.mark.parametrize("pointer", ["", "[]", "{}", '{"digest": 1.5}', '{"digest": "../../d1"}', "\xff"])
+def test_a_pointer_that_cannot_be_read_is_none(local: Store, pointer: str) -> None:
+    make(local)
+    (Path(local.root) / "weights" / "all" / "current.json").write_bytes(pointer.encode("latin-1"))
+    assert local.partitions("weights") == [] and local.since("weights") == ""
+    with pytest.raises(PipelineError, match="no weights"):
+        local.current("weights")
     make(local)
     assert local.current("weights").digest == "d1"
+
+
+def test_foreign_files_are_left_alone(local: Store) -> None:
+    make(local)
+    before, home = local.current("weights"), Path(local.root) / "weights"
+    notes = [
+        home / "notes.txt",
+        home / "all" / "notes.txt",
+        home / "all" / "d1" / "notes.txt",
+        home / "mine" / "a" / "x",
+    ]
+    for note in notes:
+        note.parent.mkdir(parents=True, exist_ok=True)
+        note.write_text("mine")
+    assert local.current("weights") == before and local.partitions("weights") == ["all"]
+    make(local, digest="d2")
+    assert local.current("weights").digest == "d2" and all(note.read_text() == "mine" for note in notes)
 
 
 # --- killed processes -------------------------------------------------------------------------------
@@ -270,13 +320,58 @@ def test_only_abandoned_temporary_directories_are_removed(local: Store) -> None:
     gone = [
         f".d.{here}.{dead.pid}.{now}.tmp",
         f".d.other-host.{os.getpid()}.{day_ago}.tmp",
-        f".d.{here}.{os.getpid()}.{module.BORN - 1}.tmp",  # our number, an earlier life
+        f".d.{here}.{os.getpid()}.{module.BORN - 10**9}.tmp",  # our number, an earlier life
     ]
     kept = [f".d.{here}.1.{now}.tmp", f".d.other-host.1.{now}.tmp", f".d.{here}.{os.getpid()}.{now}.tmp", ".mine.tmp"]
     for name in gone + kept:
         (home / name).mkdir(parents=True)
     make(local)
     assert left_over(home) == sorted(kept)
+
+
+# --- a clock that is set back -----------------------------------------------------------------------
+
+
+@pytest.fixture
+def hour_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
+    """Sets the clock to what it was an hour ago."""
+    nanoseconds = time.time_ns
+
+    class Earlier(datetime):
+        @classmethod
+        def now(cls, tz=None) -> datetime:
+            return datetime.fromtimestamp((nanoseconds() / 1e9) - 3600, UTC)
+
+    def set_back() -> None:
+        monkeypatch.setattr(time, "time_ns", lambda: nanoseconds() - 3600 * 10**9)
+        monkeypatch.setattr(module, "datetime", Earlier)
+
+    return set_back
+
+
+def test_work_of_a_living_process_is_not_taken_for_abandoned_when_the_clock_is_set_back(
+    local: Store, hour_back: Callable[[], None]
+) -> None:
+    home = Path(local.root) / "weights" / "all"
+    before = time.time_ns()
+    with temporary(home, "d1") as early:
+        hour_back()
+        assert not has_ended(os.getpid(), before) and not has_ended(os.getpid(), time.time_ns())
+        with temporary(home, "d2") as late, temporary(home, "d3"):
+            assert early.is_dir() and late.is_dir()
+    (home / f".d.other-host.1.{before}.tmp").mkdir()  # which is of the future now
+    make(local)
+    assert left_over(home) == [f".d.other-host.1.{before}.tmp"]
+
+
+def test_every_success_is_later_than_the_one_before(local: Store, hour_back: Callable[[], None]) -> None:
+    stamps = []
+    for k in range(4):
+        make(local, digest=f"d{k % 2}")
+        stamps.append(local.since("weights"))
+        if k == 1:
+            hour_back()
+    assert stamps == sorted(set(stamps)) and local.current("weights").digest == "d1"
 
 
 def _make_many(store: Store, barrier, text: str) -> None:

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import load_file
 
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.checkpoints import read_tensors, write_tensors
 from defect_pipeline.diffusion.adapters import Examples, LossAt, concept_loss
 from defect_pipeline.diffusion.backbone import Backbone, directory_digest, load_backbone
 from defect_pipeline.diffusion.sampling import sample_images
@@ -163,13 +164,12 @@ def prior_latents(build: Build, backbone: Backbone) -> torch.Tensor:
     """Latents that the untouched model samples for the class; kept in the work directory over a kill."""
     file, n = build.workdir / "prior.safetensors", build.settings.concept.prior_images
     synthesis, size = build.settings.synthesis, build.settings.drivers.size
-    if not file.exists():
-        latents = sample_images(
-            backbone, [prior_prompt(build)] * n, range(PRIOR_SEED, PRIOR_SEED + n), size,
-            steps=synthesis.steps, guidance=synthesis.guidance, batch=synthesis.batch,
-            on_batch=lambda start, z: build.progress(start + len(z), n),
-        )  # fmt: skip
-        partial = file.with_suffix(".partial")
-        save_file({"latents": latents.cpu()}, partial)
-        partial.replace(file)
-    return load_file(file)["latents"].to(backbone.device)
+    if kept := read_tensors(file):
+        return kept["latents"].to(backbone.device)
+    latents = sample_images(
+        backbone, [prior_prompt(build)] * n, range(PRIOR_SEED, PRIOR_SEED + n), size,
+        steps=synthesis.steps, guidance=synthesis.guidance, batch=synthesis.batch,
+        on_batch=lambda start, z: build.progress(start + len(z), n),
+    )  # fmt: skip
+    write_tensors(file, {"latents": latents})
+    return latents

@@ -6,7 +6,7 @@ import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, open_dataset, stage
-from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.automation.partitions import DEFECT_CLASS
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.descriptions import described, forget_others, read_gallery, write_gallery
@@ -43,7 +43,7 @@ def inspection_images(build: Build) -> None:
     if problems := check_splits(dataset.images):
         raise PipelineError(" ".join(problems))
     dataset.save(build.path)
-    build.context.instance.add_dynamic_partitions(defect_classes.name, list(dataset.categories))
+    build.context.instance.add_dynamic_partitions(DEFECT_CLASS, list(dataset.categories))
 
     images = dataset.images
     build.metadata |= {

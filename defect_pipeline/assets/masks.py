@@ -56,6 +56,11 @@ def _drawn_digest(pipeline: Pipeline) -> str:
     return digest.hexdigest()
 
 
+def _drawn(folder: str, name: str) -> Path | None:
+    """Where something drawn by hand would lie; None without a folder, and for a class whose name leads out of it."""
+    return Path(folder) / name if folder and name not in ("", "..") and Path(name).name == name else None
+
+
 @stage(
     parents=("inspection_images", "defect_free_pool"),
     settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
@@ -71,8 +76,8 @@ def mask_bank(build: Build) -> None:
     backgrounds = sorted(path.relative_to(pool).as_posix() for path in (pool / "images").glob("*.png"))
     rng = np.random.default_rng([build.pipeline.seed, *build.defect_class.encode()])
     chosen = [backgrounds[k] for k in rng.permutation(max(n, len(backgrounds)))[:n] % len(backgrounds)]
-    drawn = Path(build.pipeline.drawn_masks) / build.defect_class
-    if build.pipeline.drawn_masks and drawn.is_dir():
+    drawn = _drawn(build.pipeline.drawn_masks, build.defect_class)
+    if drawn and drawn.is_dir():
         masks = read_hand_drawn(drawn, size)
         sets = [instances_of(masks[k % len(masks)]) for k in range(n)]
         strategy = "drawn by hand (ii)"
@@ -167,8 +172,8 @@ def _vary(build: Build, sources: list[list[np.ndarray]]) -> Vary:
 
 def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarray | None]:
     """A background to the map of likely places on it: drawn by hand or learned; None where all are alike."""
-    drawn = Path(build.pipeline.placement_maps) / f"{build.defect_class}.png"
-    if build.pipeline.placement_maps and drawn.is_file():
+    drawn = _drawn(build.pipeline.placement_maps, f"{build.defect_class}.png")
+    if drawn and drawn.is_file():
         return lambda image: read_placement(drawn, image.shape[0])
     if build.settings.masks.placement == "learned":
         return Placement.fit((crop.image, crop.class_mask(build.defect_class)) for crop in crops).map

@@ -3,16 +3,16 @@
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
-from torch import nn
+from torch import Tensor, nn
 
 from defect_pipeline.assets.coco import Annotated, read_coco
 from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.checkpoints import part, read_tensors, under, write_tensors
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
@@ -20,7 +20,6 @@ from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
 from defect_pipeline.recognition.segmentor import build_segmentor, predict, regime_stages, train_segmentor
-from defect_pipeline.store import atomic_write
 
 REGIMES = ("real", "synthetic", "synthetic_then_real")
 REPORT = "figures.json"
@@ -75,10 +74,12 @@ def train_stages(
     """
     settings, done, all_steps = build.settings.segmentor, 0, sum(steps for _, steps in stages)
     losses: list[tuple[float, float]] = []
-    (images, truth), best = validation_windows(build), build.workdir / f"{name}.best.pt"
+    images, truth = validation_windows(build)
+    best: dict[str, Tensor] = {}
     for number, (source, steps) in enumerate(stages):
-        file = build.workdir / f"{name}.{number}.pt"
-        resume = torch.load(file, weights_only=True) if file.exists() else None
+        file = build.workdir / f"{name}.{number}.safetensors"
+        resume = read_tensors(file)
+        best = part("best", resume or {})
         loop = train_segmentor(
             model, *data[source], steps=steps, seed=seed, batch=settings.batch,
             learning_rate=settings.learning_rate, strong=strong, resume=resume,
@@ -89,14 +90,14 @@ def train_stages(
                 build.progress(done + state.step, all_steps, loss=losses[-1][1])
             if images and number == len(stages) - 1 and state.step in _trials(steps, settings.trials):
                 score = segmentation_figures(truth, predict(model, images), build.classes()).segm_map
-                if not best.exists() or score >= torch.load(best, weights_only=True)["score"]:
-                    kept = {"score": score, "step": state.step, "parameters": state.state_dict()["parameters"]}
-                    atomic_write(best, partial(torch.save, kept))
+                if not best or score >= best["score"]:
+                    best = {"score": torch.tensor(score, dtype=torch.float64)}
+                    best |= under("parameters", {k: p.clone() for k, p in state.parameters().items()})
             if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
-                atomic_write(file, partial(torch.save, state.state_dict()))
+                write_tensors(file, {**state.state_dict(), **under("best", best)})
         done += steps
-    if best.exists():
-        model.load_state_dict(torch.load(best, weights_only=True)["parameters"], strict=False)
+    if best:
+        model.load_state_dict(part("parameters", best), strict=False)
     return losses
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import logging
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,6 +23,7 @@ from defect_pipeline.assets.masks import BankEntry, read_bank
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import sample_images
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_dict
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.io import read_image
@@ -29,6 +31,7 @@ from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
 from defect_pipeline.store import atomic_write
 
+log = logging.getLogger("defect_pipeline")
 IMAGES = "images"
 PAINTED_FROM = (
     "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights",
@@ -75,7 +78,7 @@ def paint_set(
         (k, f"{k:04d}_{j:02d}.png") for k in range(len(bank)) for j in range(build.settings.synthesis.images_per_driver)
     ]
     folder.mkdir(exist_ok=True)
-    todo = [(k, name) for k, name in names if not (folder / name).exists()]
+    todo = [(k, name) for k, name in names if not is_painted(folder / name)]
     if todo:
         painter = load(build)
 
@@ -89,6 +92,18 @@ def paint_set(
         painter(canvases, seeds, defects=defects, on_batch=keep)
     build.metadata["painted now"] = len(todo)
     return {name: bank[k] for k, name in names}
+
+
+def is_painted(file: Path) -> bool:
+    """Whether an earlier process has left this image whole; a damaged one is said to be so, and is painted anew."""
+    if not file.exists():
+        return False
+    try:
+        read_image(file)
+    except PipelineError:
+        log.warning("%s is damaged; it is painted anew.", file)
+        return False
+    return True
 
 
 def painted_files(painted: Path) -> list[str]:

@@ -1,11 +1,14 @@
 """The Dagster instance beside a store: its history, pools and run monitoring."""
 
 import os
+import sqlite3
 from pathlib import Path
 
 import dagster as dg
 from dagster._core.storage.runs import SqliteRunStorage
+from sqlalchemy.exc import DatabaseError
 
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import atomic_write, has_ended
 
 
@@ -19,11 +22,22 @@ def instance_home(store_root: Path) -> Path:
 
 
 def open_instance(store_root: Path) -> dg.DagsterInstance:
-    """The instance of a store, rid of killed runs; the same history whether `run` or the UI asks."""
-    os.environ["DAGSTER_HOME"] = str(instance_home(store_root))
-    instance = dg.DagsterInstance.get()
-    if isinstance(instance.run_storage, SqliteRunStorage):  # one machine's: its runs are processes here
-        close_killed_runs(instance)
+    """The instance of a store, rid of killed runs; the same history whether `run` or the UI asks.
+
+    Raises PipelineError where the history is damaged.
+    """
+    home = instance_home(store_root)
+    os.environ["DAGSTER_HOME"] = str(home)
+    try:
+        instance = dg.DagsterInstance.get()
+        if isinstance(instance.run_storage, SqliteRunStorage):  # one machine's: its runs are processes here
+            close_killed_runs(instance)
+    except DatabaseError as error:
+        if type(error.orig) is not sqlite3.DatabaseError:  # a kind of it: locked, or no room on the disk
+            raise
+        raise PipelineError(
+            f"The history in {home} is damaged ({error.orig}): move that folder away; what was made stays in the store."
+        ) from error
     return instance
 
 

@@ -8,7 +8,7 @@ from typing import Any
 import dagster as dg
 
 from defect_pipeline.assets.stage import STAGES, Pipeline, label, open_dataset
-from defect_pipeline.automation.partitions import defect_classes
+from defect_pipeline.automation.partitions import DEFECT_CLASS, defect_classes
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Store
 
@@ -166,6 +166,7 @@ def run_everything(
         failures = []
         if step.partitioned:
             pipeline.settings.thresholds.check_classes(classes_of(store))
+            instance.add_dynamic_partitions(DEFECT_CLASS, list(classes_of(store)))  # to a history begun anew
         for partition in step.partitions(store):
             failures += run_stale(definitions, instance, store, pipeline, step.assets, partition, step.job)
         if failures:

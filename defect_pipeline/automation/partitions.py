@@ -2,4 +2,5 @@
 
 import dagster as dg
 
-defect_classes = dg.DynamicPartitionsDefinition(name="defect_class")
+DEFECT_CLASS = "defect_class"
+defect_classes = dg.DynamicPartitionsDefinition(name=DEFECT_CLASS)

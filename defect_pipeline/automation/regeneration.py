@@ -15,6 +15,7 @@ from defect_pipeline.assets.inspection import folder_digest
 from defect_pipeline.assets.stage import STAGES, Pipeline
 from defect_pipeline.automation.checks import closed_gates
 from defect_pipeline.automation.jobs import PLANS, classes_of, jobs, run_everything, stale
+from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.automation.sensor import INTERVAL, Snapshot, reason_to_wait
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.ingest import scan
@@ -90,7 +91,9 @@ def watch_folder(context: dg.SensorEvaluationContext, store: Store, pipeline: Pi
     ]
     if not requests:
         return dg.SensorResult(skip_reason=IDLE, cursor=seen)
-    return dg.SensorResult(run_requests=requests, cursor=seen)
+    classes = [k for run in requests if (k := run.partition_key)]
+    known = defect_classes.build_add_request(classes)  # a history begun anew knows none
+    return dg.SensorResult(run_requests=requests, dynamic_partitions_requests=[known], cursor=seen)
 
 
 @dg.op(description="Every stale run of the plan, one after the other, each in the history under its own job.")

@@ -7,13 +7,13 @@ discriminator's input, weights from N(0, 0.02), Adam with a momentum of 0.5. The
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from defect_pipeline.checkpoints import optimizer_tensors, part, restore_optimizer, under
 from defect_pipeline.diffusion.sampling import initial_noise
 from defect_pipeline.diffusion.training import step_generator
 from defect_pipeline.errors import PipelineError
@@ -81,13 +81,13 @@ class GANTraining:
     gan: DCGAN
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # in the order of DCGAN's networks
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizers and step, as references: to be written at once. Loads with ``weights_only``."""
-        return {
-            "step": self.step,
-            "networks": [network.state_dict() for network in (self.gan.generator, self.gan.discriminator)],
-            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
-        }
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, optimizers and step, as references: to be written at once."""
+        tensors = {"step": torch.tensor(self.step)}
+        for i, network in enumerate((self.gan.generator, self.gan.discriminator)):
+            tensors |= under(f"network.{i}", network.state_dict())
+            tensors |= under(f"optimizer.{i}", optimizer_tensors(self.optimizers[i]))
+        return tensors
 
 
 def train_dcgan(
@@ -98,7 +98,7 @@ def train_dcgan(
     seed: int,
     batch: int = 128,
     learning_rate: float = 2e-4,
-    resume: Mapping[str, Any] | None = None,
+    resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[GANTraining]:
     """Train in place on images (n, S, S, 3) uint8 and yield after each step: one of the discriminator on a real and a
     generated batch, then one of the generator on the same generated batch.
@@ -151,10 +151,9 @@ def _descend(optimizer: torch.optim.Optimizer, loss: Tensor) -> None:
 
 
 def _restore(
-    networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Any]
+    networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Tensor]
 ) -> int:
-    for network, weights in zip(networks, state["networks"], strict=True):
-        network.load_state_dict(weights)
-    for optimizer, moments in zip(optimizers, state["optimizers"], strict=True):
-        optimizer.load_state_dict(moments)
-    return state["step"]
+    for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
+        network.load_state_dict(part(f"network.{i}", state))
+        restore_optimizer(optimizer, part(f"optimizer.{i}", state))
+    return int(state["step"])

@@ -109,7 +109,7 @@ class Backbone:
 def load_backbone(directory: Path, device: str = "cpu", precision: str = "float32") -> Backbone:
     """Load a backbone from a local directory: float32 master weights, arithmetic in the torch dtype ``precision``.
 
-    Raises PipelineError naming the missing part. Only safetensors are read.
+    Raises PipelineError naming the missing part. Only safetensors are read, and no hub is asked.
     """
     missing = [part for part in PARTS if not (directory / part).is_dir()]
     if missing:
@@ -120,11 +120,11 @@ def load_backbone(directory: Path, device: str = "cpu", precision: str = "float3
         )
     backbone = Backbone(
         directory,
-        CLIPTokenizer.from_pretrained(directory / "tokenizer"),
+        CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
         _load(CLIPTextModel, directory / "text_encoder").to(device),
         load_unet(directory / "unet").to(device, memory_format=torch.channels_last),
         load_autoencoder(directory / "vae").to(device),
-        DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler"),
+        DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler", local_files_only=True),
         getattr(torch, precision),
     )
     for module in (backbone.text_encoder, backbone.unet, backbone.vae):
@@ -147,6 +147,7 @@ def load_pipeline(directory: Path) -> StableDiffusionPipeline:
     return StableDiffusionPipeline.from_pretrained(
         directory, vae=load_autoencoder(directory / "vae"), unet=load_unet(directory / "unet"),
         torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,
+        local_files_only=True,
     )  # fmt: skip
 
 
@@ -177,7 +178,7 @@ def _load_named(directory: Path, ours: type[Model], theirs: type[Model]) -> Mode
 
 def _load(kind: type[Model], directory: Path) -> Model:
     try:
-        return kind.from_pretrained(directory, dtype=torch.float32, use_safetensors=True)
+        return kind.from_pretrained(directory, dtype=torch.float32, use_safetensors=True, local_files_only=True)
     except (OSError, ValueError) as error:
         raise PipelineError(
             f"Cannot load {directory}: {error}; restore the directory or name another backbone."

@@ -73,7 +73,7 @@ def build_tokenizer(directory: Path) -> CLIPTokenizer:
     directory.mkdir(parents=True, exist_ok=True)
     (directory / "vocab.json").write_text(json.dumps({t: i for i, t in enumerate(dict.fromkeys(tokens))}))
     (directory / "merges.txt").write_text("#version: 0.2\n" + "\n".join(" ".join(m) for m in merges) + "\n")
-    tokenizer = CLIPTokenizer.from_pretrained(directory, model_max_length=TEXT_LENGTH)
+    tokenizer = CLIPTokenizer.from_pretrained(directory, model_max_length=TEXT_LENGTH, local_files_only=True)
     tokenizer.save_pretrained(directory)
     return tokenizer
 

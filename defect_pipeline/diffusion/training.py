@@ -11,9 +11,9 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Generator, Tensor, nn
 
+from defect_pipeline.checkpoints import optimizer_tensors, part, read_tensors, restore_optimizer, under, write_tensors
 from defect_pipeline.diffusion.noising import Noising
 from defect_pipeline.errors import PipelineError
 
@@ -101,12 +101,9 @@ def training_loop(
             torch._foreach_copy_(list(parameters), average)
 
 
-MOMENTS = ("exp_avg", "exp_avg_sq")
-
-
 @dataclass
 class Checkpoint:
-    """Trainable tensors, optimizer moments and the step in one safetensors file, replaced atomically."""
+    """Trainable tensors, optimizer moments and the step in one file."""
 
     path: Path
     every: int
@@ -114,35 +111,28 @@ class Checkpoint:
     def save(
         self, step: int, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, average: Sequence[Tensor]
     ) -> None:
-        tensors = {"step": torch.tensor(step)}
-        for i, p in enumerate(parameters):
-            tensors[f"parameter.{i}"] = p.detach()
-            state = optimizer.state[p]
-            tensors |= {f"adam.{name}.{i}": state[name] for name in (*MOMENTS, "step")}
-        tensors |= {f"average.{i}": a for i, a in enumerate(average)}
-        partial = self.path.with_suffix(".partial")
-        save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, partial)
-        partial.replace(self.path)
+        numbered = {f"parameter.{i}": p for i, p in enumerate(parameters)}
+        numbered |= {f"average.{i}": a for i, a in enumerate(average)}
+        write_tensors(
+            self.path, {"step": torch.tensor(step), **numbered, **under("adam", optimizer_tensors(optimizer))}
+        )
 
     def load(
         self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, average: Iterable[Tensor]
     ) -> int:
-        """Restore in place and return the steps done; 0 where there is no checkpoint yet.
+        """Restore in place and return the steps done; 0 where there is no checkpoint yet, or a damaged one.
 
         Raises PipelineError for a checkpoint of another network.
         """
-        if not self.path.exists():
+        if (tensors := read_tensors(self.path)) is None:
             return 0
-        tensors = load_file(self.path, device=str(parameters[0].device))
-        saved = [tensors[name].shape for name in sorted(tensors) if name.startswith("parameter.")]
-        if sorted(saved) != sorted(p.shape for p in parameters):
+        saved = {int(i): tensor.shape for i, tensor in part("parameter", tensors).items()}
+        if saved != {i: p.shape for i, p in enumerate(parameters)}:
             raise PipelineError(f"{self.path} is a checkpoint of another network; remove it, or name another folder.")
         with torch.no_grad():
             for i, p in enumerate(parameters):
                 p.copy_(tensors[f"parameter.{i}"])
-                # fused AdamW walks parameter and moments in memory's order: theirs must be the parameter's, channels last
-                moments = {name: torch.empty_like(p).copy_(tensors[f"adam.{name}.{i}"]) for name in MOMENTS}
-                optimizer.state[p] = {**moments, "step": tensors[f"adam.step.{i}"]}
             for i, a in enumerate(average):
                 a.copy_(tensors[f"average.{i}"])
+        restore_optimizer(optimizer, part("adam", tensors))
         return int(tensors["step"])

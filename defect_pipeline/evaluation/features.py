@@ -37,12 +37,16 @@ class Extractor:
         if self.memory is None:
             return self._computed(images, batch)
         images = list(images)
-        file = self.memory / f"{_content(self.name, images)}.npy"
-        if not file.exists():
-            whole = file.with_name(f".{file.stem}.{os.getpid()}.npy")
-            np.save(whole, self._computed(images, batch))
-            whole.replace(file)  # never half of them under its name
-        return np.load(file)
+        file = self.memory / f"{_content(self.name, images)}.npz"
+        try:
+            with np.load(file) as kept:  # a zip, whose checksums tell damage
+                return kept["features"]
+        except Exception:  # a damaged zip makes numpy raise almost anything
+            features = self._computed(images, batch)
+        whole = file.with_name(f".{file.stem}.{os.getpid()}.npz")
+        np.savez(whole, features=features)
+        whole.replace(file)  # never half of them under its name
+        return features
 
     def _computed(self, images: Iterable[np.ndarray], batch: int) -> np.ndarray:
         rows = [np.zeros((0, self.dimension), np.float32)]

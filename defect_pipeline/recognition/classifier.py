@@ -3,7 +3,6 @@
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 import torch
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defect_pipeline import imagenet
+from defect_pipeline.checkpoints import optimizer_tensors, part, restore_optimizer, under
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 
@@ -65,9 +65,10 @@ class ClassifierTraining:
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def state_dict(self) -> dict[str, Any]:
-        """Weights, optimizer and step, as references: to be written at once. Loads with ``weights_only``."""
-        return {"step": self.step, "model": self.model.state_dict(), "optimizer": self.optimizer.state_dict()}
+    def state_dict(self) -> dict[str, Tensor]:
+        """Weights, optimizer and step, as references: to be written at once."""
+        optimizer = under("optimizer", optimizer_tensors(self.optimizer))
+        return {"step": torch.tensor(self.step), **under("model", self.model.state_dict()), **optimizer}
 
 
 def train_classifier(
@@ -81,7 +82,7 @@ def train_classifier(
     learning_rate: float = 3e-4,
     warmup: int = 20,
     strong: bool = False,
-    resume: Mapping[str, Any] | None = None,
+    resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[ClassifierTraining]:
     """Train in place on images (n, S, S, 3) uint8 with AdamW, warm-up and cosine, yielding after each step.
 
@@ -124,10 +125,10 @@ def predict_classes(model: nn.Module, images: np.ndarray, *, batch: int = 32) ->
     return torch.cat(parts).numpy()
 
 
-def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> int:
-    model.load_state_dict(state["model"])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> int:
+    model.load_state_dict(part("model", state))
+    restore_optimizer(optimizer, part("optimizer", state))
+    return int(state["step"])
 
 
 def _normalised(images: np.ndarray, device: torch.device) -> Tensor:

@@ -9,7 +9,7 @@ import math
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import albumentations as A
 import numpy as np
@@ -25,6 +25,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from defect_pipeline import imagenet
+from defect_pipeline.checkpoints import optimizer_tensors, part, restore_optimizer, under
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 from defect_pipeline.recognition.pixels import PixelSegmentor
@@ -172,10 +173,14 @@ class SegmentorTraining:
     model: nn.Module
     optimizer: torch.optim.Optimizer
 
-    def state_dict(self) -> dict[str, Any]:
-        """Trainable tensors, optimizer and step, as references: to be written at once. Loads with ``weights_only``."""
-        trainable = {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
-        return {"step": self.step, "parameters": trainable, "optimizer": self.optimizer.state_dict()}
+    def parameters(self) -> dict[str, Tensor]:
+        """The trainable ones, as references."""
+        return {name: p.detach() for name, p in self.model.named_parameters() if p.requires_grad}
+
+    def state_dict(self) -> dict[str, Tensor]:
+        """Trainable tensors, optimizer and step, as references: to be written at once."""
+        optimizer = under("optimizer", optimizer_tensors(self.optimizer))
+        return {"step": torch.tensor(self.step), **under("parameters", self.parameters()), **optimizer}
 
 
 def train_segmentor(
@@ -190,7 +195,7 @@ def train_segmentor(
     warmup: int = 20,
     rotations: bool = True,
     strong: bool = False,
-    resume: Mapping[str, Any] | None = None,
+    resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[SegmentorTraining]:
     """Train in place for ``steps`` optimizer steps with AdamW, warm-up and cosine, yielding after each.
 
@@ -225,12 +230,14 @@ def train_segmentor(
         yield SegmentorTraining(step + 1, loss.detach(), model, optimizer)
 
 
-def _restore(trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Mapping[str, Any]) -> int:
+def _restore(
+    trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
+) -> int:
     with torch.no_grad():
         for name, parameter in trainable.items():
-            parameter.copy_(state["parameters"][name])
-    optimizer.load_state_dict(state["optimizer"])
-    return state["step"]
+            parameter.copy_(state[f"parameters.{name}"])
+    restore_optimizer(optimizer, part("optimizer", state))
+    return int(state["step"])
 
 
 def _example(

@@ -33,6 +33,7 @@ from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.workplace import Workplace
+from defect_pipeline_tests.conftest import network_refused
 
 SIZE = 64
 
@@ -81,10 +82,12 @@ def tiny_profile(tiny_backbone: Path):
 
 @pytest.fixture(scope="module")
 def finished(tiny_profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A store in which one run has ended well."""
+    """A store in which one run has ended well, and without a network."""
     base = tmp_path_factory.mktemp("chain")
     write_component(base / "data")
-    assert main(["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tiny"]) == 0
+    with network_refused() as asked:
+        assert main(["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tiny"]) == 0
+    assert asked == []
     return Workplace.at(base / "store")
 
 

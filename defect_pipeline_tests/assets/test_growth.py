@@ -218,6 +218,22 @@ def test_a_build_is_given_what_its_stage_declares(site: Workplace, tmp_path: Pat
     assert build("recognizer", None).classes() == ("alpha", "beta")
 
 
+@pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
+def test_a_damaged_history_is_moved_away_and_nothing_that_was_made_is_lost(
+    site: Workplace, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before, history = run(site), site.store_root / "dagster"
+    for database in history.rglob("*.db"):
+        database.write_bytes(b"no database" * 99)
+    assert main(["run", "--store", str(site.store_root)]) == 1
+    assert f"The history in {history} is damaged" in capfd.readouterr().err
+    history.rename(site.store_root.parent / "away")
+    shutil.rmtree(site.store_root / "stablesdg_images" / "beta")
+    assert run(site) == before
+    with open_instance(site.store_root) as instance:
+        assert instance.get_dynamic_partitions("defect_class") == ["alpha", "beta"]
+
+
 def test_a_build_reads_what_its_digest_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """Another run may replace a parent while a build is under way."""
     store, seen = Store(root=str(tmp_path)), []

@@ -1,5 +1,7 @@
-"""What a look at the images costs when some have joined."""
+"""What a look at the images costs when some have joined, and that half of the annotations are never taken for all."""
 
+import json
+import time
 from pathlib import Path
 
 import dagster as dg
@@ -9,8 +11,11 @@ from PIL import Image
 
 from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.stage import Pipeline
+from defect_pipeline.automation.sensor import Snapshot, reason_to_wait
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging import descriptions
 from defect_pipeline.imaging.groups import Description, describe
+from defect_pipeline.imaging.ingest import scan
 from defect_pipeline.store import Store
 
 
@@ -51,6 +56,35 @@ def test_ten_images_that_join_are_ten_described(tmp_path: Path, monkeypatch: pyt
     (tmp_path / "data" / "pit" / "a.png").unlink()
     metadata = look()
     assert metadata["images"] == 20 and metadata["rejected"] == 1 and not calls
-    assert (
-        len(list(Store(root=str(tmp_path / "store")).cache("inspection_images").glob("*.npz"))) == 20 + 1
-    )  # the gallery
+    kept = list(Store(root=str(tmp_path / "store")).cache("inspection_images").iterdir())
+    assert len(kept) == 20 + 1  # the gallery
+
+
+def test_half_written_annotations_leave_the_last_good_table(tmp_path: Path) -> None:
+    data, store = tmp_path / "data", Store(root=str(tmp_path / "store"))
+    add(data, *"abcdef")
+    square = [[10, 20, 30, 20, 30, 40, 10, 40]]
+    document = {
+        "images": [{"id": i, "file_name": f"{stem}.jpg"} for i, stem in enumerate("abcdef")],
+        "annotations": [{"id": i, "image_id": i, "category_id": 1, "segmentation": square} for i in range(6)],
+        "categories": [{"id": 1, "name": "pit"}],
+    }
+    file = data / "annotations.json"
+
+    def look() -> None:
+        resources = {"store": store, "pipeline": Pipeline(data=str(data))}
+        with dg.DagsterInstance.ephemeral() as instance:
+            dg.materialize([inspection_images], resources=resources, instance=instance)
+
+    file.write_text(json.dumps(document))
+    look()
+    good = store.current("inspection_images")
+    file.write_text(json.dumps(document)[:400])
+    seen = {file.name: scan(data)[file.name]}
+    assert "annotations.json: still being copied" in (reason_to_wait(Snapshot.of(seen), seen, time.time_ns()) or "")
+    with pytest.raises(PipelineError, match=r"annotations\.json: is not valid JSON \(line 1.*export it again"):
+        look()
+    assert store.current("inspection_images") == good
+    file.write_text(json.dumps(document))
+    look()
+    assert store.current("inspection_images").metadata["content"] == good.metadata["content"]

@@ -12,8 +12,9 @@ import os
 import pkgutil
 import shutil
 import signal
+import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,9 @@ import torch
 
 from defect_pipeline import profiles
 from defect_pipeline.assets import concept, segmentation
+from defect_pipeline.assets.stablesdg import recognise
 from defect_pipeline.assets.stage import STAGES
+from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.cli import main
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.store import Artifact, Store
@@ -31,7 +34,7 @@ from defect_pipeline_tests.assets.test_chain import tiny, write_component
 
 server = multiprocessing.get_context("forkserver")
 OF_THIS_PROCESS = {"seconds", "images per second", "loss", "painted now"}  # metadata; so is the loss curve
-SEGMENTOR_CHECKPOINT = 2  # steps
+SHORT = 2  # steps from one checkpoint of a segmentor or classifier to the next
 
 
 @dataclass(frozen=True)
@@ -49,9 +52,15 @@ class Kill:
     def partition(self) -> str | None:
         return "alpha" if STAGES[self.stage].partitioned else None
 
+    @property
+    def system(self) -> str:
+        """The first that has the stage."""
+        return next(name for name, plan in PLANS.items() if any(self.stage in step.assets for step in plan))
+
 
 TEXT, BYTES = "pathlib.Path.write_text", "pathlib.Path.write_bytes"
-CHECKPOINT = ("defect_pipeline.diffusion.training.save_file", "checkpoint.partial", 2)  # the first was at step 10
+TENSORS = "defect_pipeline.checkpoints.save_file"
+CHECKPOINT = (TENSORS, ".checkpoint.safetensors.*", 2)  # the first was at step 10
 KILLS = [
     Kill("inspection_images", TEXT, "annotations.json"),
     Kill("defect_free_pool", BYTES, "0001_01.png"),
@@ -65,15 +74,37 @@ KILLS = [
     Kill("sadf_accepted", TEXT, "annotations.json"),
     Kill("sadf_coco", "shutil.copyfile", "1_0001_00.png"),
     Kill("fid_report", TEXT, "report.json"),
-    Kill("segmentor", "torch.save", ".synthetic.0.pt.*", 2, steps=(3, 4, 1, 2, 1, 2)),  # synthetic, synthetic_then_real
+    Kill(
+        "segmentor", TENSORS, ".synthetic.0.safetensors.*", 2, steps=(3, 4, 1, 2, 1, 2)
+    ),  # synthetic, synthetic_then_real
+    Kill("class_report", TEXT, "report.json"),
     Kill("segmentation_report", TEXT, "figures.json"),
-]
+    Kill("token_embedding", *CHECKPOINT, steps=tuple(range(11, 23))),
+    Kill("lora_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
+    Kill("strength_and_guidance", TEXT, "choice.json"),
+    Kill("stablesdg_images", BYTES, "*0004.png*"),  # the first of the second batch, under a passing name
+    Kill("stablesdg_copy_report", TEXT, "report.json"),
+    Kill("stablesdg_fid_report", TEXT, "report.json"),
+    Kill("recognizer", TENSORS, ".squeezenet real.safetensors.*", 2, steps=(3, 4, 1, 2, 3, 4)),  # real, both
+    Kill("recognition_report", TEXT, "recognition.json"),
+    Kill("union_canvases", "shutil.copyfile", "*.png"),
+    Kill("union_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
+    Kill("union_images", BYTES, "*0002_00.png*", images=2),
+    Kill("union_faithfulness_report", BYTES, "*0002_00.png*", images=2),
+]  # the union's other stages are the first system's, with other parents
 
 
 @pytest.fixture(scope="module")
 def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
     """Trainings of two checkpoints and a rest, three drivers a class, and as many threads here as in the killed process."""
-    made = tiny("killed", tiny_backbone, steps=22, segmentor_steps=4)
+    made = replace(
+        tiny("killed", tiny_backbone, steps=22, segmentor_steps=4),
+        stablesdg=profiles.StableSDG(
+            token_steps=22, steps=22, batch=2, images=6, solver_steps=2,
+            tuning=profiles.Tuning(strengths=(0.5,), guidances=(1.0, 2.0), images=2),
+        ),
+        recognition=profiles.Recognition(models=("squeezenet",), steps=4, batch=4),
+    )  # fmt: skip
     threads = torch.get_num_threads()
     _adopt(made)
     yield made
@@ -83,15 +114,17 @@ def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
 
 @pytest.fixture(scope="module")
 def whole(profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The store of a run that nobody interrupted. The server imports meanwhile."""
+    """The store of a run of each system that nobody interrupted. The server imports meanwhile."""
     server.set_forkserver_preload([__name__, "defect_pipeline.definitions", "defect_pipeline.summary"])
     forkserver.ensure_running()
     base = tmp_path_factory.mktemp("whole")
     write_component(base / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "CHECKPOINT_STEPS", SEGMENTOR_CHECKPOINT)
+        patch.setattr(segmentation, "CHECKPOINT_STEPS", SHORT)
+        patch.setattr(recognise, "CHECKPOINT_STEPS", SHORT)
         command = ["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", profile.name]
-        assert main(command) == 0
+        for system in PLANS:
+            assert main([*command, "--system", system]) == 0
     return base / "store"
 
 
@@ -114,7 +147,7 @@ def test_a_killed_run_is_finished_by_the_next_as_if_nothing_had_been(
         store.current(kill.stage, kill.partition)
 
     steps = _watch_trainings(monkeypatch)
-    assert main(["run", "--store", store.root]) == 0
+    assert main(["run", "--store", store.root, "--system", kill.system]) == 0
     made = store.current(kill.stage, kill.partition)
     assert _content(made) == _content(expected)
     assert tuple(steps) == kill.steps
@@ -123,10 +156,34 @@ def test_a_killed_run_is_finished_by_the_next_as_if_nothing_had_been(
     assert not list((Path(store.root) / "work" / kill.stage).glob(f"*/{expected.digest}"))
 
 
+def test_two_runs_of_one_partition_at_once_both_end_well(
+    whole: Path, profile: profiles.Profile, tmp_path: Path
+) -> None:
+    """The one waits for the other's place on the GPU, and takes what it then finds."""
+    expected = Store(root=str(whole)).current("lora_weights", "alpha")
+    store = _copy_without(expected, whole, tmp_path / "store")
+    start = server.Barrier(2)
+    both = [server.Process(target=_run_beside_another, args=(store.root, profile, start)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert [process.exitcode for process in both] == [0, 0]
+    made = store.current("lora_weights", "alpha")
+    assert _content(made) == _content(expected)
+    assert sorted(path.name for path in made.path.parent.iterdir()) == sorted([expected.digest, "current.json"])
+
+
+def _run_beside_another(store: str, profile: profiles.Profile, start: Any) -> None:
+    _adopt(profile)
+    start.wait()
+    sys.exit(main(["run", "--store", store, "--system", "stablesdg"]))
+
+
 def _run_and_die(store: str, profile: profiles.Profile, kill: Kill) -> None:
     """In the forked process: the run, until the kill. Returns where the file in question is never written."""
     _adopt(profile)
-    segmentation.CHECKPOINT_STEPS = SEGMENTOR_CHECKPOINT
+    segmentation.CHECKPOINT_STEPS = recognise.CHECKPOINT_STEPS = SHORT
     place, _, name = kill.writer.rpartition(".")
     owner = pkgutil.resolve_name(place)
     write, count = getattr(owner, name), itertools.count(1)
@@ -140,7 +197,7 @@ def _run_and_die(store: str, profile: profiles.Profile, kill: Kill) -> None:
         return done
 
     setattr(owner, name, dying)
-    main(["run", "--store", store])
+    main(["run", "--store", store, "--system", kill.system])
 
 
 def _adopt(profile: profiles.Profile) -> None:
@@ -182,4 +239,5 @@ def _watch_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
     monkeypatch.setattr(concept, "training_loop", watched(concept.training_loop))
     monkeypatch.setattr(segmentation, "train_segmentor", watched(segmentation.train_segmentor))
+    monkeypatch.setattr(recognise, "train_classifier", watched(recognise.train_classifier))
     return steps

@@ -98,8 +98,11 @@ class Site:
 
 
 @contextmanager
-def serving(base: Path, backbone: Path, *, daemon: bool = False, **variables: str) -> Iterator[str]:
-    """The address of a webserver, and a daemon if wanted, over a store in ``base`` that is empty yet.
+def serving(
+    base: Path, backbone: Path, *, daemon: bool = False, **variables: str
+) -> Iterator[tuple[str, Callable[[str], None]]]:
+    """A webserver, and a daemon if wanted, over a store in ``base`` that is empty yet: the address, and what kills one
+    of the processes ("code", "webserver", "daemon") and starts it again.
 
     ``variables`` join the processes' environment.
     """
@@ -135,20 +138,28 @@ def serving(base: Path, backbone: Path, *, daemon: bool = False, **variables: st
     }
     if daemon:
         commands["daemon"] = ["dagster._daemon", "run", "-w", str(base / "workspace.yaml")]
-    processes = []
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(name: str) -> None:
+        with (base / f"{name}.log").open("ab") as log:
+            command = [sys.executable, "-m", *commands[name]]
+            processes[name] = subprocess.Popen(command, env=environment, stdout=log, stderr=log)
+
+    def restart(name: str) -> None:
+        processes[name].kill()
+        processes[name].wait()
+        start(name)
+
     try:
-        for name, command in commands.items():
-            with (base / f"{name}.log").open("wb") as log:
-                processes.append(
-                    subprocess.Popen([sys.executable, "-m", *command], env=environment, stdout=log, stderr=log)
-                )
+        for name in commands:
+            start(name)
             if name == "code":
                 wait_for("the code server", code.exists)
-        yield f"http://127.0.0.1:{port}"
+        yield f"http://127.0.0.1:{port}", restart
     finally:
-        for process in reversed(processes):
+        for process in reversed(processes.values()):
             process.terminate()
-        for process in reversed(processes):
+        for process in reversed(processes.values()):
             try:
                 process.wait(10)
             except subprocess.TimeoutExpired:

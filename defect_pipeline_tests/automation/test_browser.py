@@ -63,7 +63,7 @@ class Visitor(Site):
 def visitor(tiny_backbone: Path, tmp_path: Path) -> Iterator[Visitor]:
     album = Path(os.environ.get("DEFECT_PIPELINE_SCREENSHOTS", tmp_path / "screenshots"))
     album.mkdir(parents=True, exist_ok=True)
-    with serving(tmp_path, tiny_backbone) as address, sync_playwright() as playwright:
+    with serving(tmp_path, tiny_backbone) as (address, _), sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--no-first-run", *QUIET])
         page = browser.new_page(viewport={"width": 1440, "height": 900})
         page.set_default_timeout(PATIENCE)

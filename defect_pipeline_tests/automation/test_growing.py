@@ -1,5 +1,5 @@
 """A growing folder, for real: webserver, daemon and code server as processes, files copied while they run, all state
-read through GraphQL, and a webhook that listens.
+read through GraphQL, a webhook that listens, and a webserver that is killed in the middle of a run.
 """
 
 import json
@@ -56,6 +56,7 @@ class WatchedSite(Site):
     """One whose data folder a daemon watches, and whose news a webhook hears."""
 
     webhook: Webhook
+    restart: Callable[[str], None]  # one of its processes, which is killed
 
     def is_up(self) -> bool:
         return super().is_up() and bool(self.ticks("notify"))
@@ -99,8 +100,8 @@ def site(tiny_backbone: Path, tmp_path: Path) -> Iterator[WatchedSite]:
     server = webhook.serve()
     url = f"http://127.0.0.1:{server.server_port}/secret"
     try:
-        with serving(tmp_path, tiny_backbone, daemon=True, DEFECT_PIPELINE_WEBHOOK=url) as address:
-            yield WatchedSite(tmp_path, address, webhook)
+        with serving(tmp_path, tiny_backbone, daemon=True, DEFECT_PIPELINE_WEBHOOK=url) as (address, restart):
+            yield WatchedSite(tmp_path, address, webhook, restart)
     finally:
         server.shutdown()
 
@@ -110,7 +111,13 @@ def test_a_folder_that_grows_is_followed(site: WatchedSite) -> None:
     wait_for("the webserver and a first tick", site.is_up)
     site.ask("mutation {startSensor(sensorSelector: %s) {__typename}}" % (SELECTOR % "watch_folder"))
 
-    assert site.runs_after(lambda: site.drop("alpha", "beta")) == [
+    def drop_and_restart_the_webserver() -> None:
+        site.drop("alpha", "beta")
+        wait_for("a run under way", lambda: any(status == "STARTED" for _, _, status in site.runs()))
+        site.restart("webserver")
+        wait_for("the webserver", site.is_up)
+
+    assert site.runs_after(drop_and_restart_the_webserver) == [
         ("adapt", "alpha", "SUCCESS"), ("adapt", "beta", "SUCCESS"),
         ("recognise", "", "SUCCESS"), ("register", "", "SUCCESS"),
     ]  # fmt: skip
@@ -147,4 +154,5 @@ def test_a_folder_that_grows_is_followed(site: WatchedSite) -> None:
     ]  # fmt: skip
     assert site.built("token_embedding", "alpha") and site.built("stablesdg_fid_report", "beta")
     assert not site.built("token_embedding", "beta") and not site.built("stablesdg_images", "beta")
-    assert "secret" not in "".join((site.base / f"{name}.log").read_text() for name in ("daemon", "code"))
+    written = [path for path in (site.base / "store").rglob("*") if path.is_file()] + list(site.base.glob("*.log"))
+    assert not [path for path in written if b"/secret" in path.read_bytes()]

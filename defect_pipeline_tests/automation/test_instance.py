@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -74,8 +75,11 @@ def test_a_killed_run_neither_keeps_the_gpu_nor_runs_for_ever(root: Path) -> Non
     assert statuses(root) == [dg.DagsterRunStatus.SUCCESS, dg.DagsterRunStatus.FAILURE]
 
 
-def test_a_run_that_lives_is_left_alone(root: Path) -> None:
-    seen = []
+@pytest.mark.parametrize("back", [0, 3600], ids=["", "on a clock set back"])
+def test_a_run_that_lives_is_left_alone(root: Path, back: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen, seconds = [], time.time
+    monkeypatch.setattr(time, "time", lambda: seconds() - back)
+    monkeypatch.setattr(time, "time_ns", lambda: int((seconds() - back) * 1e9))
 
     @dg.op(pool=GPU_POOL)
     def train(context: dg.OpExecutionContext) -> None:

@@ -47,6 +47,16 @@ def test_a_half_copied_file_waits_though_two_looks_saw_the_same() -> None:
         assert after(files, files) is None
 
 
+def test_a_clock_that_is_set_back_makes_it_wait_a_little_and_not_for_ever() -> None:
+    files = REST | {"c.png": (10, NOW)}
+
+    def at(seconds: int) -> str:
+        return reason_to_wait(Snapshot.of(files), files, NOW + seconds * 10**9) or ""
+
+    assert "c.png" in at(-SETTLE // 2) and "c.png" in at(SETTLE // 2)
+    assert at(-10 * SETTLE) == at(-EMPTY) == at(SETTLE) == ""
+
+
 def test_the_reason_names_a_few_files_only() -> None:
     reason = after(None, {f"{k}.png": (1, NOW) for k in range(9)}) or ""
     assert "0.png, 1.png, 2.png and 6 more" in reason and "3.png" not in reason

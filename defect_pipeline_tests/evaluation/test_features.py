@@ -122,9 +122,22 @@ def test_a_memory_computes_images_once_and_tells_others_apart(extractor, tmp_pat
     calls = []
     monkeypatch.setattr(Extractor, "_computed", lambda *_: calls.append(1) or first)
     np.testing.assert_array_equal(remembering.features(np.stack(images)), first)
-    assert not calls and [file.suffix for file in tmp_path.iterdir()] == [".npy"]
+    assert not calls and [file.suffix for file in tmp_path.iterdir()] == [".npz"]
     images[1] = images[1].copy()
     images[1][0, 0, 0] ^= 1
     remembering.features(images)
     replace(remembering, name="another").features(images)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("cut", [True, False])
+def test_a_damaged_memory_is_computed_anew(cut: bool, extractor, tmp_path):
+    remembering = replace(extractor, memory=tmp_path)
+    first = remembering.features([picture(0)])
+    (file,) = tmp_path.iterdir()
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1  # in the features
+    for _ in range(2):
+        file.write_bytes(content[: len(content) // 2] if cut else content)
+        np.testing.assert_array_equal(remembering.features([picture(0)]), first)
+    assert list(tmp_path.iterdir()) == [file]

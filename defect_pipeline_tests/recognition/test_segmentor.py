@@ -1,12 +1,13 @@
 import copy
 import hashlib
-import io
+from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
+from defect_pipeline.checkpoints import read_tensors, write_tensors
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.segmentation import segmentation_figures
 from defect_pipeline.profiles import Segmentor
@@ -56,7 +57,7 @@ def test_overfits_four_images():
     assert figures.segm_ap50 > 0.5 and figures.strict_iou > 0.5
 
 
-def test_resumed_training_equals_an_uninterrupted_one(fresh):
+def test_resumed_training_equals_an_uninterrupted_one(fresh, tmp_path: Path):
     images, masks = drawn(5)
     images.append(np.full((64, 64, 3), 120, np.uint8))  # a negative
     masks.append([])
@@ -66,11 +67,11 @@ def test_resumed_training_equals_an_uninterrupted_one(fresh):
 
     for state in train_segmentor(first, images, masks, steps=4, seed=1, batch=3):
         if state.step == 2:
-            torch.save(state.state_dict(), saved := io.BytesIO())
+            write_tensors(tmp_path / "saved", state.state_dict())
             break
-    saved.seek(0)
     second = copy.deepcopy(fresh)
-    steps = [s.step for s in train_segmentor(second, images, masks, steps=4, seed=1, batch=3, resume=torch.load(saved))]
+    saved = read_tensors(tmp_path / "saved")
+    steps = [s.step for s in train_segmentor(second, images, masks, steps=4, seed=1, batch=3, resume=saved)]
     assert steps == [3, 4]
     expected = tensors(whole)
     assert all(torch.equal(tensor, expected[name]) for name, tensor in tensors(second).items())

@@ -83,10 +83,18 @@ def test_what_cannot_be_judged_at_all_is_2_and_prints_no_json(
 
 
 def test_a_report_that_cannot_be_read_is_not_judged(stopped: Workplace, checked) -> None:
-    file = stopped.store_root / "fid_report" / "pit" / DIGEST / "report.json"
-    file.write_text("x" * len(file.read_text()))  # of the same size, so that the store does not see it
+    with stopped.store.create("fid_report", "e" * 16, "pit") as draft:
+        (draft.path / "report.json").write_text("of another version")
     code, found = checked()
     assert code == 2 and "fid_report [pit] cannot be read" in found["fid_gate", "pit"]["problems"][0]
+
+
+def test_a_report_that_was_edited_is_none(stopped: Workplace, checked) -> None:
+    """Its KID brought below the threshold by hand, in as many characters."""
+    file = stopped.store_root / "fid_report" / "pit" / DIGEST / "report.json"
+    file.write_text(file.read_text().replace('"kid": ', '"kid":-'))
+    code, found = checked()
+    assert code == 2 and "There is no fid_report of class 'pit'" in found["fid_gate", "pit"]["problems"][0]
 
 
 def test_a_check_without_an_end_has_null() -> None:

@@ -33,6 +33,7 @@ from defect_pipeline.assets.synthesis import image_seed
 from defect_pipeline.baselines.dcgan import DCGAN, build_dcgan, train_dcgan
 from defect_pipeline.baselines.dcgan import paint as paint_dcgan
 from defect_pipeline.baselines.ddim import build_unet, sample_ddim, unconditional_loss
+from defect_pipeline.checkpoints import read_tensors, write_tensors
 from defect_pipeline.diffusion.adapters import Examples
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import initial_noise
@@ -113,16 +114,16 @@ def _dcgan(build: Build, crops: list[Crop]) -> Made:
 
 def _train_dcgan(build: Build, gan: DCGAN, images: np.ndarray) -> list[float]:
     """Train in place, with checkpoints; the generator's loss at each step since this process began."""
-    settings, file = build.settings.baselines, build.workdir / "dcgan.pt"
+    settings, file = build.settings.baselines, build.workdir / "dcgan.safetensors"
     losses: list[torch.Tensor] = []
     loop = train_dcgan(
         gan, images, steps=settings.gan_steps, seed=build.pipeline.seed, batch=settings.gan_batch,
-        learning_rate=settings.gan_learning_rate, resume=torch.load(file, weights_only=True) if file.exists() else None,
+        learning_rate=settings.gan_learning_rate, resume=read_tensors(file),
     )  # fmt: skip
     for state in loop:
         losses.append(state.generator_loss)
         if state.step % max(10, settings.gan_steps // CHECKPOINTS) == 0 or state.step == settings.gan_steps:
-            atomic_write(file, partial(torch.save, state.state_dict()))
+            write_tensors(file, state.state_dict())
             build.progress(state.step, settings.gan_steps, loss=losses[-1].item())
     return [loss.item() for loss in losses]
 
@@ -206,7 +207,10 @@ def _timed(build: Build, name: str, steps: int, training: Callable[[], Sized]) -
     file, began = build.workdir / f"{name}.minutes", time.perf_counter()
     if taken := len(training()):
         atomic_write(file, str((time.perf_counter() - began) / 60 / taken * steps).encode())
-    return float(file.read_text()) if file.exists() else float("nan")
+    try:
+        return float(file.read_text())
+    except (FileNotFoundError, ValueError):  # none, or damaged: a figure is lost, no work
+        return float("nan")
 
 
 def _minutes_of(build: Build, asset: str) -> float:

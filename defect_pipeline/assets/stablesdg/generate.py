@@ -15,7 +15,7 @@ from defect_pipeline.assets.stablesdg.adapt import (
 )
 from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.assets.synthesis import IMAGES
+from defect_pipeline.assets.synthesis import IMAGES, is_painted
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
 from defect_pipeline.store import atomic_write
@@ -42,7 +42,7 @@ def stablesdg_images(build: Build) -> None:
     sources = class_windows(build, ("train",))
     names = [f"{n:04d}.png" for n in range(settings.images)]
     folder.mkdir(exist_ok=True)
-    todo = [n for n, name in enumerate(names) if not (folder / name).exists()]
+    todo = [n for n, name in enumerate(names) if not is_painted(folder / name)]
     if todo:
         backbone = load_adapted(build)
 

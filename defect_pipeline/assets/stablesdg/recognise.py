@@ -3,23 +3,21 @@
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 
 import numpy as np
-import torch
 from safetensors.torch import load_file, save_file
 from torch import nn
 
 from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.checkpoints import read_tensors, write_tensors
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import bars, contact_sheet, curve
 from defect_pipeline.recognition.classifier import build_classifier, predict_classes, train_classifier
-from defect_pipeline.store import atomic_write
 
 ARMS = ("real", "real and synthetic")
 REPORT = "recognition.json"
@@ -56,19 +54,18 @@ def train_recognizer(
 ) -> list[tuple[float, float]]:
     """Train a classifier in place, with checkpoints; ``name`` tells one training of a build from another. The loss
     curve since this process began."""
-    settings, file = build.settings.recognition, build.workdir / f"{name}.pt"
-    resume = torch.load(file, weights_only=True) if file.exists() else None
+    settings, file = build.settings.recognition, build.workdir / f"{name}.safetensors"
     losses: list[tuple[float, float]] = []
     loop = train_classifier(
         model, *data, steps=settings.steps, seed=seed, batch=settings.batch, learning_rate=settings.learning_rate,
-        strong=strong, resume=resume,
+        strong=strong, resume=read_tensors(file),
     )  # fmt: skip
     for state in loop:
         if state.step % 10 == 0 or state.step == settings.steps:
             losses.append((state.step, state.loss.item()))
             build.progress(state.step, settings.steps, loss=losses[-1][1])
         if state.step % CHECKPOINT_STEPS == 0 or state.step == settings.steps:
-            atomic_write(file, partial(torch.save, state.state_dict()))
+            write_tensors(file, state.state_dict())
     return losses
 
 

@@ -63,12 +63,17 @@ def ingest(
     dataset = replace(_tables(survey, root, entries, pixels), opened=opened)
     shown = dataset.instances.groupby("category")["image_id"].nunique()
     if shown.max() < min_defective or shown.empty:
-        first = "; ".join(f"{path}: {reason}" for path, reason, _ in survey.rejected[:3])
-        left_out = f" ({len(survey.rejected)} files or annotations were left out: {first} ...)" if first else ""
+        left_out = _left_out(survey)
         raise PipelineError(
             f"{root}: no defect class is left with {min_defective} usable images{left_out}; mend these, or add images."
         )
     return dataset
+
+
+def _left_out(survey: Survey) -> str:
+    """The first reasons of a survey in brackets, behind a space; nothing where there are none."""
+    first = "; ".join(f"{path}: {reason}" for path, reason, _ in survey.rejected[:3])
+    return f" ({len(survey.rejected)} files or annotations were left out: {first} ...)" if first else ""
 
 
 def _entries(survey: Survey) -> tuple[list[Entry], bool]:
@@ -83,7 +88,7 @@ def _entries(survey: Survey) -> tuple[list[Entry], bool]:
         entries = voc_entries(survey)
     if class_folders and not entries:
         raise PipelineError(
-            f"{survey.root} has none of the three layouts read here; give it annotations.json (COCO), a folder "
+            f"{survey.root} has none of the three layouts read here{_left_out(survey)}; give it annotations.json (COCO), a folder "
             "for each class with images and mask PNGs of the same stem, or Annotations/*.xml with Images/ (Pascal VOC)."
         )
     listed = {entry.image for entry in entries} | {path for path, _, _ in survey.rejected}

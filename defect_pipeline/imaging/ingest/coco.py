@@ -10,7 +10,10 @@ from defect_pipeline.imaging.io import UnusableFileError, read_bytes
 
 
 def coco_document(survey: Survey) -> tuple[str, dict[str, Any]] | None:
-    """(file name, document) if the folder has the COCO layout. Raises PipelineError if that file is unreadable."""
+    """(file name, document) if the folder has the COCO layout; any other file that is no JSON is rejected.
+
+    Raises PipelineError if annotations.json cannot be read, or where several files have the layout.
+    """
     if "annotations.json" in survey.files:
         document = _load_json(survey, "annotations.json")
         if not _is_coco(document):
@@ -21,8 +24,9 @@ def coco_document(survey: Survey) -> tuple[str, dict[str, Any]] | None:
     for path in [path for path in survey.files if "/" not in path and suffix_of(path) == ".json"]:
         try:
             document = _load_json(survey, path)
-        except PipelineError:
-            continue  # any JSON may lie about in the other layouts
+        except UnusableFileError as error:  # maybe the annotations, half written; but any JSON may lie about
+            survey.reject(path, error.reason, error.remedy)
+            continue
         if _is_coco(document):
             found.append((path, document))
     if len(found) > 1:
@@ -38,9 +42,9 @@ def _load_json(survey: Survey, path: str) -> Any:
         return json.loads(read_bytes(file))
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
-        raise PipelineError(f"{file} is not valid JSON ({where}); export it again.") from None
+        raise UnusableFileError(file, f"is not valid JSON ({where})", "export it again") from None
     except (UnicodeDecodeError, RecursionError) as error:
-        raise PipelineError(f"{file} cannot be read as JSON ({error}); export it again.") from None
+        raise UnusableFileError(file, f"cannot be read as JSON ({error})", "export it again") from None
 
 
 def _is_coco(document: Any) -> bool:

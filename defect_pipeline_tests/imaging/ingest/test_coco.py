@@ -131,11 +131,25 @@ def test_an_annotated_image_in_defect_free_is_a_contradiction(coco: Write, tmp_p
 
 def test_broken_json_names_the_line(tmp_path: Path) -> None:
     (tmp_path / "annotations.json").write_text('{"images": [],\n "annotations": [,]}')
-    with pytest.raises(PipelineError, match=r"annotations.json is not valid JSON \(line 2"):
+    with pytest.raises(PipelineError, match=r"annotations.json: is not valid JSON \(line 2"):
         ingest(tmp_path)
     (tmp_path / "annotations.json").write_text('{"images": {}}')
     with pytest.raises(PipelineError, match="lacks one of COCO's lists"):
         ingest(tmp_path)
+
+
+@pytest.mark.parametrize(("share", "reason"), [(0, "is empty (0 bytes)"), (0.5, "is not valid JSON (line 1")])
+@pytest.mark.parametrize("name", ["annotations.json", "instances.json"])
+def test_annotations_that_are_half_written_are_named(coco: Write, name: str, share: float, reason: str) -> None:
+    root = coco()
+    content = (root / "annotations.json").read_bytes()
+    (root / "annotations.json").unlink()
+    (root / name).write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(PipelineError) as caught:
+        ingest(root)
+    assert f"{name}: {reason}" in str(caught.value)
+    (root / name).write_bytes(content)
+    assert len(ingest(root).images) == 5
 
 
 @pytest.mark.parametrize("displayed", [True, False])

@@ -52,3 +52,13 @@ def test_faults_in_voc(voc: Path, tmp_path: Path) -> None:
     assert "outside" in rows["../../x.jpg"] and "missing" in rows["gone.jpg"]
     assert "line 2" in rows["Annotations/broken.xml"] and "no usable XML" in rows["JPEGImages/unnoted.jpg"]
     assert "Masks/orphan.png" in rows and len(dataset.images) == 5
+
+
+def test_entities_that_grow_without_bound_are_not_expanded(voc: Path) -> None:
+    """A few hundred bytes that ask for a thousand million words."""
+    nested = "".join(f'<!ENTITY e{n} "{f"&e{n - 1};" * 10}">' for n in range(1, 10))
+    bomb = f'<!DOCTYPE annotation [<!ENTITY e0 "word">{nested}]><annotation><filename>&e9;</filename></annotation>'
+    (voc / "Annotations" / "bomb.xml").write_text(bomb)
+    dataset = ingest(voc)
+    (row,) = dataset.rejected.to_dict("records")
+    assert row["path"] == "Annotations/bomb.xml" and "amplification" in row["reason"] and len(dataset.images) == 4

@@ -1,0 +1,85 @@
+"""Checkpoints of trainings: safetensors files of named tensors, replaced as a whole, with a checksum over all of them."""
+
+import hashlib
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+log = logging.getLogger("defect_pipeline")
+CHECKSUM = "sha256"  # safetensors notices a file that is cut off, but not other bytes in a tensor
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
+    """Replace the file as a whole. Not brought to the disk at once: what a power cut leaves of it, the checksum tells."""
+    kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
+    try:
+        save_file(kept, partial, metadata={CHECKSUM: _sha256(kept)})
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> dict[str, Tensor] | None:
+    """What was written, on the CPU; None where there is no such file, or, with a warning, where it is damaged."""
+    if not path.exists():
+        return None
+    try:
+        with safe_open(path, "pt") as file:
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118, it is no dict
+            whole = (file.metadata() or {}).get(CHECKSUM) == _sha256(tensors)
+    except SafetensorError:
+        whole = False
+    if not whole:
+        log.warning("%s is damaged; what it kept is made anew.", path)
+        return None
+    return tensors
+
+
+def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by longer names, so that those of several parts fit into one file."""
+    return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
+
+
+def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that `under` put there, by their own names."""
+    return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
+
+
+def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+    """What an optimizer remembers of each parameter; its rates are the training's to set."""
+    return {
+        f"{i}.{name}": value
+        for i, parameter in _parameters(optimizer)
+        for name, value in optimizer.state[parameter].items()
+    }
+
+
+def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+    """Give an optimizer of the same parameters what `optimizer_tensors` took from another."""
+    state = optimizer.state_dict()
+    for i, parameter in _parameters(optimizer):
+        # fused AdamW walks parameter and moments in memory's order: theirs must be the parameter's, channels last
+        state["state"][i] = {
+            name: value if name == "step" else torch.empty_like(parameter).copy_(value)
+            for name, value in part(str(i), tensors).items()
+        }
+    optimizer.load_state_dict(state)
+
+
+def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, Tensor]]:
+    return enumerate(parameter for group in optimizer.param_groups for parameter in group["params"])
+
+
+def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
