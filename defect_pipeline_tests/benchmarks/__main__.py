@@ -9,13 +9,24 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
+from defect_pipeline_tests.benchmarks import synthesis
+from defect_pipeline_tests.benchmarks.data import registering
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
+from defect_pipeline_tests.benchmarks.startup import starting
 from defect_pipeline_tests.benchmarks.timing import Row
 
 ROWS: dict[str, Callable[[int], Row]] = {
     "distances-300": lambda repeats: distances(300, repeats),
     "distances-3000": lambda repeats: distances(3000, repeats),
     "evaluation-500": lambda repeats: whole_evaluation(500, repeats),
+    "drivers-default": lambda repeats: synthesis.drivers_by_default(8, repeats),
+    "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
+    "images-default": lambda repeats: synthesis.images_by_default(8, repeats),
+    "registering-1000": lambda repeats: registering(1000, repeats),
+    "help": lambda repeats: starting(
+        "defect-pipeline --help", "from defect_pipeline.cli import main; main(['--help'])", repeats
+    ),
+    "definitions": lambda repeats: starting("loading the definitions", "import defect_pipeline.definitions", repeats),
 }
 
 

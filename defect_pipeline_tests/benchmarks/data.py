@@ -1,0 +1,59 @@
+"""Data: registering a folder of images, and registering it again when some have joined."""
+
+import shutil
+from functools import partial
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import dagster as dg
+import numpy as np
+import torch
+from PIL import Image
+
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stage import Pipeline
+from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.store import Store
+from defect_pipeline_tests.benchmarks.timing import Row, seconds
+
+JOINING, SIZE, AT_ONCE = 10, 128, 100
+
+
+def registering(n: int, repeats: int) -> Row:
+    """The whole stage, with groups and splits, for n drawn images, and for ten more."""
+    again, first = [], []
+    for _ in range(repeats):
+        with TemporaryDirectory() as directory:
+            base = Path(directory)
+            _draw(base / "drawn", n + JOINING)
+            stems = sorted({path.stem for path in (base / "drawn").iterdir()})
+            _move(base, stems[:n])
+            first.append(seconds(partial(_register, base)))
+            _move(base, stems[n:])
+            again.append(seconds(partial(_register, base)))
+    return Row(f"registering {JOINING} more images, {SIZE} px", n, again, first, "the first registering of all")
+
+
+def _register(base: Path) -> None:
+    resources = {"store": Store(root=str(base / "store")), "pipeline": Pipeline(data=str(base / "data"))}
+    with dg.DagsterInstance.ephemeral() as instance:
+        dg.materialize([inspection_images], resources=resources, instance=instance)
+
+
+def _draw(folder: Path, n: int) -> None:
+    folder.mkdir()
+    for start in range(0, n, AT_ONCE):
+        drawn = draw_surfaces(AT_ONCE, SIZE, torch.Generator().manual_seed(start), marked=1.0)
+        images = (drawn.images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
+        for k, (image, mask) in enumerate(zip(images, drawn.masks.numpy(), strict=True), start=start):
+            if k < n:
+                Image.fromarray(image).save(folder / f"{k:06d}.jpg", quality=95)
+                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{k:06d}.png")
+
+
+def _move(base: Path, stems: list[str]) -> None:
+    target = base / "data" / "mark"
+    target.mkdir(parents=True, exist_ok=True)
+    for stem in stems:
+        for suffix in (".jpg", ".png"):
+            shutil.move(base / "drawn" / f"{stem}{suffix}", target)

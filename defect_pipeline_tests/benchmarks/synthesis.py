@@ -1,0 +1,115 @@
+"""Synthesis: images from drivers and from noised images, beside the diffusers pipelines with the same weights."""
+
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import torch
+from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionImg2ImgPipeline
+from diffusers.utils import logging
+from torch import Tensor
+
+from defect_pipeline.diffusion.backbone import Backbone, load_backbone, load_pipeline
+from defect_pipeline.diffusion.sampling import initial_noise, sample_images
+from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.profiles import EMBEDDED
+from defect_pipeline_tests.benchmarks.timing import Row, in_turn
+
+SIZE, GUIDANCE, PROMPT, DEFAULT_STEPS = 128, 7.5, "a photo of a component", 50
+DIRECTORY = Path(EMBEDDED.backbone)
+Paint = Callable[[], np.ndarray]  # (n, SIZE, SIZE, 3), grey levels
+
+
+def drivers_by_default(n: int, repeats: int) -> Row:
+    """Against the ControlNet pipeline as its documentation calls it: one image a call, 50 steps."""
+    backbone, hypernetwork = _generator()
+    pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
+
+    def theirs() -> np.ndarray:
+        return np.concatenate([_asked(pipe, driver[None]) for driver in drivers])
+
+    times = in_turn(_ours(backbone, hypernetwork, drivers), theirs, repeats)
+    return Row(
+        f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px", n, *times, "pipeline, 50 steps, one by one"
+    )
+
+
+def drivers_alike(n: int, repeats: int) -> Row:
+    """Against the same pipeline in one batch, with our solver, steps and noise: the images must be the same."""
+    backbone, hypernetwork = _generator()
+    pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
+    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    noise = initial_noise(range(n), (backbone.unet.config.in_channels, *[SIZE // backbone.factor] * 2), backbone.device)
+
+    def theirs() -> np.ndarray:
+        return _asked(pipe, drivers, num_inference_steps=EMBEDDED.synthesis.steps, latents=noise)
+
+    ours = _ours(backbone, hypernetwork, drivers)
+    assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
+    return Row(
+        f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px",
+        n,
+        *in_turn(ours, theirs, repeats),
+        "pipeline, same batch, solver, steps",
+    )
+
+
+def images_by_default(n: int, repeats: int) -> Row:
+    """Against the image-to-image pipeline, one image a call, 50 steps of which the strength's share is taken."""
+    backbone, strength = load_backbone(DIRECTORY), EMBEDDED.stablesdg.strength
+    pipe = StableDiffusionImg2ImgPipeline(**load_pipeline(DIRECTORY).components, requires_safety_checker=False)
+    pipe.set_progress_bar_config(disable=True)
+    sources = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0)).images
+    latents = backbone.encode(sources * 2 - 1)
+
+    def ours() -> np.ndarray:
+        z = sample_images(
+            backbone, [PROMPT] * n, range(n), SIZE, steps=EMBEDDED.stablesdg.solver_steps, guidance=GUIDANCE,
+            batch=EMBEDDED.synthesis.batch, sources=latents, strength=strength,
+        )  # fmt: skip
+        return backbone.decode(z).numpy()
+
+    def theirs() -> np.ndarray:
+        return np.concatenate([_asked(pipe, source[None], strength=strength) for source in sources])
+
+    times = in_turn(ours, theirs, repeats)
+    return Row(f"images from images, s = {strength}, {SIZE} px", n, *times, "pipeline, 50 steps, one by one")
+
+
+def _generator() -> tuple[Backbone, ControlNetModel]:
+    backbone = load_backbone(DIRECTORY)
+    return backbone, backbone.new_hypernetwork("backbone")
+
+
+def _controlled(backbone: Backbone, hypernetwork: ControlNetModel) -> StableDiffusionControlNetPipeline:
+    logging.set_verbosity_error()  # of the safety checker that it has none
+    pipe = StableDiffusionControlNetPipeline(
+        backbone.vae, backbone.text_encoder, backbone.tokenizer, backbone.unet, hypernetwork, backbone.scheduler,
+        None, None, requires_safety_checker=False,
+    )  # fmt: skip
+    pipe.set_progress_bar_config(disable=True)
+    return pipe
+
+
+def _drivers(n: int) -> Tensor:
+    """(n, 3, SIZE, SIZE) in [0, 1]: a defect's colour on black."""
+    masks = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0), marked=1.0).masks
+    return masks[:, None].float() * torch.tensor([1.0, 0.2, 0.2]).view(1, 3, 1, 1)
+
+
+def _ours(backbone: Backbone, hypernetwork: ControlNetModel, drivers: Tensor) -> Paint:
+    def paint() -> np.ndarray:
+        n = len(drivers)
+        z = sample_images(
+            backbone, [PROMPT] * n, range(n), SIZE, steps=EMBEDDED.synthesis.steps, guidance=GUIDANCE,
+            batch=EMBEDDED.synthesis.batch, hypernetwork=hypernetwork, drivers=drivers,
+        )  # fmt: skip
+        return backbone.decode(z).numpy().astype(np.float32)
+
+    return paint
+
+
+def _asked(pipe, images: Tensor, **options) -> np.ndarray:
+    """What a pipeline makes of these images, in grey levels."""
+    options = {"num_inference_steps": DEFAULT_STEPS, "guidance_scale": GUIDANCE, "output_type": "np"} | options
+    return pipe([PROMPT] * len(images), image=images, **options).images * 255
