@@ -155,4 +155,11 @@ def test_a_folder_that_grows_is_followed(site: WatchedSite) -> None:
     assert site.built("token_embedding", "alpha") and site.built("stablesdg_fid_report", "beta")
     assert not site.built("token_embedding", "beta") and not site.built("stablesdg_images", "beta")
     written = [path for path in (site.base / "store").rglob("*") if path.is_file()] + list(site.base.glob("*.log"))
-    assert not [path for path in written if b"/secret" in path.read_bytes()]
+    assert not [path for path in written if b"/secret" in _content(path)]
+
+
+def _content(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except FileNotFoundError:  # SQLite's own come and go
+        return b""
