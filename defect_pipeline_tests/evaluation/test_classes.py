@@ -34,3 +34,13 @@ def test_shuffled_classes_are_found():
 
 def test_what_real_defects_do_not_tell_is_not_held_against_synthetic_ones():
     assert ClassConfusion(["a", "b"], [[0, 9], [0, 9]], [[1, 4], [0, 5]]).problems() == []
+
+
+def test_a_probe_that_scatters_a_class_proves_nothing():
+    names, real = list("abcd"), (10 * np.eye(4, dtype=int)).tolist()
+    scattered = [[15, 8, 13, 4], [10, 18, 4, 8], [9, 8, 20, 3], [11, 13, 12, 4]]
+    assert ClassConfusion(names, scattered, real).problems() == []
+    exchanged = ClassConfusion(names, [scattered[k] for k in (2, 1, 0, 3)], real).problems()
+    assert exchanged == ["20 of 40 synthetic a defects look like c.", "15 of 40 synthetic c defects look like a."]
+    one_for_all = ClassConfusion(names, [[1, 9, 0, 0]] * 4, real).problems()
+    assert one_for_all == [f"9 of 10 synthetic {k} defects look like b." for k in "acd"]
