@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -11,6 +10,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from defect_pipeline.files import replacing
+
 log = logging.getLogger("defect_pipeline")
 CHECKSUM = "sha256"  # safetensors notices a file that is cut off, but not other bytes in a tensor
 
@@ -18,12 +19,8 @@ CHECKSUM = "sha256"  # safetensors notices a file that is cut off, but not other
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Replace the file as a whole. Not brought to the disk at once: what a power cut leaves of it, the checksum tells."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
+    with replacing(path) as partial:
         save_file(kept, partial, metadata={CHECKSUM: _sha256(kept)})
-        partial.replace(path)
-    finally:
-        partial.unlink(missing_ok=True)
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:

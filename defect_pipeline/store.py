@@ -26,13 +26,13 @@ import dagster as dg
 from upath import UPath
 
 from defect_pipeline.errors import MissingArtifactError, PipelineError
+from defect_pipeline.files import replacing
 
 log = logging.getLogger("defect_pipeline")
 
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
 FORMAT = 1
-LOCAL = ("", "file", "local")  # protocols
 STALE_SECONDS = 24 * 3600  # a temporary directory of another host is given up after a day
 FULL = 2**20  # bytes; where less is free at an error, the disk is to blame
 BORN = time.time_ns()  # a container's process ids repeat: what an earlier life with ours left is older than this
@@ -78,18 +78,14 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
 
     Raises PipelineError when the disk is full; the file is then what it was.
     """
-    partial = path.with_name(f".{path.name}.{os.getpid()}.partial")
-    try:
-        with room(path.parent):
+    with room(path.parent):
+        with replacing(path) as partial:
             if callable(content):
                 content(partial)
             else:
                 partial.write_bytes(content)
             _sync(partial)
-            os.replace(partial, path)
-            _sync(path.parent)
-    finally:
-        partial.unlink(missing_ok=True)
+        _sync(path.parent)
 
 
 def has_ended(pid: int, seen: int) -> bool:
@@ -185,7 +181,7 @@ class Store(dg.ConfigurableResource):
 
     @property
     def _local(self) -> bool:
-        return UPath(self.root).protocol in LOCAL
+        return UPath(self.root).protocol in ("", "file", "local")
 
     @property
     def _base(self) -> UPath:

@@ -32,9 +32,8 @@ class ClassConfusion:
         """
         counts = np.asarray(self.synthetic)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
-        named = linear_sum_assignment(shares + 1e-9 * np.eye(len(shares)), maximize=True)[
-            1
-        ]  # each its own when in doubt
+        own_when_in_doubt = 1e-9 * np.eye(len(shares))
+        _, named = linear_sum_assignment(shares + own_when_in_doubt, maximize=True)
         found = []
         for k, (name, real) in enumerate(zip(self.classes, np.asarray(self.held_out), strict=True)):
             taken = int(shares[k].argmax()) if shares[k].max() > 0.5 else int(named[k])

@@ -1,7 +1,6 @@
 """Pretrained image features behind KID and FID. A figure means nothing without the name of its extractor."""
 
 import hashlib
-import os
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby, islice
@@ -15,6 +14,7 @@ from torch_fidelity.feature_extractor_inceptionv3 import URL_INCEPTION_V3, Featu
 
 from defect_pipeline import imagenet
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.files import replacing
 
 INCEPTION_FILE = URL_INCEPTION_V3.rsplit("/", 1)[1]
 
@@ -43,9 +43,8 @@ class Extractor:
                 return kept["features"]
         except Exception:  # a damaged zip makes numpy raise almost anything
             features = self._computed(images, batch)
-        whole = file.with_name(f".{file.stem}.{os.getpid()}.npz")
-        np.savez(whole, features=features)
-        whole.replace(file)  # never half of them under its name
+        with replacing(file) as partial, partial.open("wb") as stream:
+            np.savez(stream, features=features)
         return features
 
     def _computed(self, images: Iterable[np.ndarray], batch: int) -> np.ndarray:

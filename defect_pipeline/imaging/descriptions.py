@@ -2,7 +2,6 @@
 life, and the gallery of those that have been compared with each other.
 """
 
-import os
 from collections.abc import Callable, Collection, Mapping
 from pathlib import Path
 from typing import Any
@@ -11,6 +10,7 @@ import cv2
 import faiss
 import numpy as np
 
+from defect_pipeline.files import replacing
 from defect_pipeline.imaging.groups import FEATURES, LIGHT, SIDE, Description, Gallery, describe
 from defect_pipeline.imaging.neighbours import Index
 
@@ -66,13 +66,8 @@ def write_gallery(folder: Path, gallery: Gallery) -> None:
 
 def _write(file: Path, arrays: Mapping[str, Any]) -> None:
     """All of it or nothing."""
-    partial = file.with_name(f".{file.name}.{os.getpid()}.partial")
-    try:
-        with partial.open("wb") as stream:
-            np.savez(stream, **arrays)
-        os.replace(partial, file)
-    finally:
-        partial.unlink(missing_ok=True)
+    with replacing(file) as partial, partial.open("wb") as stream:
+        np.savez(stream, **arrays)
 
 
 def _name(sha256: str) -> str:

@@ -7,6 +7,7 @@ from torch.nn import functional as F
 SIGMAS = (0.7, 1.4, 2.8, 5.6, 11.2)  # px: from a scratch's width to that of a stain
 FILTERS = 1 + 5 * len(SIGMAS) + 2
 FLAT = 0.02  # grey levels of 1: what counts as contrast at least, so that noise of a flat image stays small
+NORMAL = 1.4826  # standard deviation of a normal distribution by its median absolute one
 BRIGHTEST = 12.0  # deviations from the median; a glint says no more than that
 
 
@@ -19,9 +20,7 @@ def filter_bank(images: Tensor) -> Tensor:
     """
     grey = images.mean(1, keepdim=True)  # (n, 1, H, W)
     median = grey.flatten(1).median(1).values.view(-1, 1, 1, 1)
-    spread = 1.4826 * (grey - median).abs().flatten(1).median(1).values.view(
-        -1, 1, 1, 1
-    )  # that of a normal distribution
+    spread = NORMAL * (grey - median).abs().flatten(1).median(1).values.view(-1, 1, 1, 1)
     grey = ((grey - median) / (spread + FLAT)).clamp(-BRIGHTEST, BRIGHTEST)
     answers = [grey, *(answer for sigma in SIGMAS for answer in _at_scale(grey, sigma)), *_to_borders(grey)]
     return torch.asinh(torch.cat(answers, 1))
