@@ -140,6 +140,7 @@ class Dataset:
     def _coco(self) -> dict[str, Any]:
         """The COCO document: category ids 1..K in the order of `categories`; group and split ride on the images."""
         numbers = {name: number for number, name in enumerate(self.categories, start=1)}
+        sizes = dict(zip(self.images.index, self.images[["height", "width"]].values.tolist(), strict=True))
         extra = [column for column in ("group", "split") if column in self.images]
         images = [
             {"id": image_id, "file_name": row["path"], "width": row["width"], "height": row["height"]}
@@ -151,7 +152,7 @@ class Dataset:
                 "id": number,
                 "image_id": row["image_id"],
                 "category_id": numbers[row["category"]],
-                "segmentation": {"size": list(self._size(row["image_id"])), "counts": row["counts"]},
+                "segmentation": {"size": sizes[row["image_id"]], "counts": row["counts"]},
                 "area": row["area"],
                 "bbox": row["bbox"],
                 "iscrowd": row["iscrowd"],

@@ -3,12 +3,14 @@
 from typing import Any
 
 import numpy as np
+from pycocotools import mask as rle
 
-from defect_pipeline.imaging import masks
 from defect_pipeline.imaging.ingest.outlines import fill
 from defect_pipeline.imaging.ingest.pixels import Pixels, turn_of
 from defect_pipeline.imaging.ingest.survey import Entry, Shape, Survey
 from defect_pipeline.imaging.io import UnusableFileError, oriented
+
+Code = dict[str, Any]  # an (H, W) mask as COCO's compressed RLE: size [H, W] and counts, never unpacked without need
 
 
 def instance_rows(survey: Survey, entry: Entry, pixels: Pixels) -> list[dict[str, Any]]:
@@ -25,15 +27,15 @@ def instance_rows(survey: Survey, entry: Entry, pixels: Pixels) -> list[dict[str
             entry.image, "none of its annotations can be used", "correct the annotations listed for it"
         )
     if not pixels.parts:
-        return [_row(shape.category, mask, shape.source, shape.iscrowd) for shape, mask in filled]
-    parts = [masks.decode(counts, pixels.height, pixels.width) for counts in pixels.parts]
+        return [_row(shape.category, code, shape.source, shape.iscrowd) for shape, code in filled]
+    parts = [{"size": [pixels.height, pixels.width], "counts": counts.encode("ascii")} for counts in pixels.parts]
     rows = [_row(_owner(part, filled), part, "mask") for part in parts]
-    unmasked = [(shape, box) for shape, box in filled if not any((part & box).any() for part in parts)]
+    unmasked = [(shape, box) for shape, box in filled if not any(_common(part, box) for part in parts)]
     return rows + [_row(shape.category, box, shape.source) for shape, box in unmasked]
 
 
-def _filled(survey: Survey, entry: Entry, pixels: Pixels) -> list[tuple[Shape, np.ndarray]]:
-    """The shapes that can be drawn, each with its (H, W) bool mask on the displayed image. Raises UnusableFileError."""
+def _filled(survey: Survey, entry: Entry, pixels: Pixels) -> list[tuple[Shape, Code]]:
+    """The shapes that can be drawn, each as drawn on the displayed image. Raises UnusableFileError."""
     if not entry.shapes:
         return []
     width, height = entry.size or (pixels.width, pixels.height)
@@ -44,27 +46,35 @@ def _filled(survey: Survey, entry: Entry, pixels: Pixels) -> list[tuple[Shape, n
     filled = []
     for shape in entry.shapes:
         try:
-            filled.append((shape, oriented(fill(shape.outline, height, width), turn)))
+            mask = oriented(fill(shape.outline, height, width), turn)
+            filled.append((shape, rle.encode(np.asfortranarray(mask, dtype=np.uint8))))
         except (ValueError, TypeError) as error:
             survey.reject(entry.image, f"{shape.name}: {error}", "correct or remove the annotation")
     return filled
 
 
-def _owner(part: np.ndarray, boxes: list[tuple[Shape, np.ndarray]]) -> str:
+def _owner(part: Code, boxes: list[tuple[Shape, Code]]) -> str:
     """Category of the box that shares most pixels with the part of a mask; of the nearest box where none shares any."""
-    overlaps = [np.count_nonzero(part & box) for _, box in boxes]
+    if len({shape.category for shape, _ in boxes}) == 1:
+        return boxes[0][0].category
+    overlaps = [_common(part, box) for _, box in boxes]
     if any(overlaps):
         return boxes[int(np.argmax(overlaps))][0].category
-    centres = [np.argwhere(mask).mean(axis=0) for mask in (part, *(box for _, box in boxes))]
+    centres = [np.argwhere(rle.decode(code)).mean(axis=0) for code in (part, *(box for _, box in boxes))]
     return boxes[int(np.argmin(np.linalg.norm(centres[1:] - centres[0], axis=1)))][0].category
 
 
-def _row(category: str, mask: np.ndarray, source: str, iscrowd: int = 0) -> dict[str, Any]:
+def _common(one: Code, other: Code) -> int:
+    """Pixels that both cover."""
+    return int(rle.area(rle.merge([one, other], intersect=True)))
+
+
+def _row(category: str, code: Code, source: str, iscrowd: int = 0) -> dict[str, Any]:
     return {
         "category": category,
-        "counts": masks.encode(mask),
-        "area": int(mask.sum()),
-        "bbox": masks.bbox(mask),
+        "counts": code["counts"].decode("ascii"),
+        "area": int(rle.area(code)),
+        "bbox": [int(side) for side in rle.toBbox(code)],
         "source": source,
         "iscrowd": iscrowd,
     }
