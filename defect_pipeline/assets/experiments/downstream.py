@@ -1,8 +1,8 @@
 """Is the synthetic set worth anything to a detector: paper A, Tables 1 and 2, beside baselines, over seeds.
 
 A cell is one arm, one share of the annotated groups and one seed. Its generator, and every baseline, has seen the
-groups of that share alone. All arms of a share take the same optimizer steps, and all are measured on the same test
-images.
+groups of that share alone. All arms of a share take the same optimizer steps, and all arms of a seed are measured on the
+same test images.
 """
 
 import json
@@ -62,7 +62,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    cells=tuple(CELLS), gpu=True,
+    version="2", cells=tuple(CELLS), gpu=True,
 )  # fmt: skip
 def table_1_cell(build: Build) -> None:
     """One arm and seed with all groups: a segmentor, what it was trained on, and what it sees in the test images."""
@@ -71,7 +71,7 @@ def table_1_cell(build: Build) -> None:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    cells=tuple(CELLS), gpu=True,
+    version="2", cells=tuple(CELLS), gpu=True,
 )  # fmt: skip
 def table_2_cell(build: Build) -> None:
     """One arm and seed with a tenth of the groups: a segmentor, what it was trained on, and what it sees."""
@@ -160,7 +160,7 @@ def _tabulate(build: Build, share: str) -> None:
         directory = build.parent(f"{name}_cell", key).path
         measured.append(json.loads((directory / FIGURES).read_text()))
         truth, seen, groups = _unpacked(json.loads((directory / SEEN).read_text()))
-        chosen = group_resamples(groups, RESAMPLES, build.pipeline.seed)  # the same in every cell: paired
+        chosen = group_resamples(groups, RESAMPLES, cell.seed)  # the same in every arm: paired
         resampled[cell] = resampled_map(truth, seen, len(build.classes()), chosen)
         build.progress(number, len(CELLS))
     cells = pd.DataFrame(measured)
@@ -177,6 +177,7 @@ def _compared(cells: pd.DataFrame, resampled: dict[Cell, np.ndarray]) -> pd.Data
         row: dict[str, float | str] = {"arm": arm}
         for figure in ("segm_map", "segm_ap50", "bbox_map", "iou", "hd", "strict_iou", "strict_hd95"):
             row |= {figure: own[figure].mean(), f"{figure} std": own[figure].std()}
+        row |= {f"segm_ap, {k}": value for k, value in pd.DataFrame(own["segm_ap_by_class"].tolist()).mean().items()}
         gains = own["segm_map"] - real["segm_map"]
         differences = np.array([resampled[Cell(arm, s)] - resampled[Cell("real", s)] for s in SEEDS])
         low, high = np.nanquantile(np.nanmean(differences, axis=0), (0.025, 0.975))

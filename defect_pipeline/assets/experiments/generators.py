@@ -21,6 +21,7 @@ FEW = "10%"  # of the groups: where the paper asks whether the concept helps
     settings=lambda pipeline: chain_settings(pipeline, *CHAIN, "variety_report"),
     group="experiments",
     kinds={"torch", "diffusers"},
+    version="2",
     cells=tuple(SEED_CELLS),
     gpu=True,
 )
@@ -55,6 +56,7 @@ def table_3(build: Build) -> None:
     settings=lambda pipeline: chain_settings(pipeline, *CHAIN, "order_report"),
     group="experiments",
     kinds={"torch", "diffusers"},
+    version="2",
     cells=tuple(SEED_CELLS),
     gpu=True,
 )

@@ -33,7 +33,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "torchvision"},
-    cells=tuple(FEW_CELLS), gpu=True,
+    version="2", cells=tuple(FEW_CELLS), gpu=True,
 )  # fmt: skip
 def table_vi_cell(build: Build) -> None:
     """Classifiers of every arm with two fifths of the train groups and one seed, on the test images."""
@@ -42,7 +42,7 @@ def table_vi_cell(build: Build) -> None:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "torchvision"},
-    cells=tuple(MORE_CELLS), gpu=True,
+    version="2", cells=tuple(MORE_CELLS), gpu=True,
 )  # fmt: skip
 def figure_9_cell(build: Build) -> None:
     """Classifiers of every arm with a larger share of the train groups and one seed, on the test images."""

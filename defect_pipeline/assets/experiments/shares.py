@@ -1,10 +1,16 @@
-"""The chain made again from a share of the annotated groups with a seed: what every experiment begins with."""
+"""The chain made again from a share of the annotated groups with a seed: what every experiment begins with.
+
+A seed draws its own split, so that over seeds more parts are tested on than the test side of one split holds.
+"""
+
+from dataclasses import astuple
 
 import numpy as np
 import pandas as pd
 
 from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset
 from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.splits import assign_splits
 from defect_pipeline.store import Artifact, Store, digest_of
 
 SHARES = {"10%": 0.1, "40%": 0.4, "60%": 0.6, "80%": 0.8, "100%": 1.0}  # of the annotated train groups
@@ -38,10 +44,12 @@ def chain_of(build: Build, share: str, seed: int, stages: tuple[str, ...] = CHAI
     asks for it makes it."""
     store = Store(root=str(build.store.cache("experiments") / digest_of(share, seed)))
     known, dataset = build.parent("inspection_images"), build.dataset()
-    digest = digest_of(content(known), share, seed)
+    fractions = astuple(build.settings.splits)
+    digest = digest_of(content(known), fractions, share, seed)
     if (made := store.find("inspection_images", digest)) is not None:
         store.set_current(made)
     else:
+        dataset = dataset.with_columns(split=assign_splits(dataset.images, None, fractions, seed))
         unused = _shows_defects(dataset) & ~dataset.images["group"].isin(chosen_groups(dataset, SHARES[share], seed))
         with store.create("inspection_images", digest, parents={}) as draft:
             dataset.with_columns(split=dataset.images["split"].mask(unused, "unused")).save(draft.path)

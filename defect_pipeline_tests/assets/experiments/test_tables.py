@@ -90,15 +90,17 @@ def test_a_tenth_of_the_groups_is_all_that_a_cell_of_table_2_has_seen(finished: 
     whole = open_dataset(place.store.current("inspection_images")).images
     stores = [Store(root=str(path)) for path in sorted(place.store.cache("experiments").iterdir())]
     assert len(stores) == 2 * len(SOME_SEEDS)  # one for Tables 1 and 3, one for 2 and 4
-    sizes = []
+    sizes, tested = [], set()
     for store in stores:
         images = open_dataset(store.current("inspection_images")).images
         sizes.append(int(((images["split"] == "train") & (images["defect_class"] != "")).sum()))
-        held_out = whole["split"] != "train"
-        assert (images.loc[held_out, "split"] == whole.loc[held_out, "split"]).all()
+        assert images.groupby("group")["split"].nunique().eq(1).all()
+        tested.add(tuple(images.index[images["split"] == "test"]))
         used = store.current("topological_drivers", "alpha").metadata["train images"]
         assert used == ((images["split"] == "train") & (images["defect_class"] == "alpha")).sum()
     assert min(sizes) < max(sizes)
+    assert len(tested) == len(SOME_SEEDS)  # each seed's split is its own, and that of both shares
+    assert tuple(whole.index[whole["split"] == "test"]) in tested  # of the run's own seed: the run's own split
 
 
 def test_variety_is_of_every_class_and_seed(finished: tuple[Workplace, Path]):
