@@ -3,6 +3,7 @@
 import hashlib
 import json
 import logging
+import math
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ from diffusers import ControlNetModel
 from torch.nn import functional as F
 
 from defect_pipeline.assets.concept import concept_prompt, load_concept
-from defect_pipeline.assets.drivers import read_synthesis_drivers
+from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
 from defect_pipeline.assets.hypernetwork import condition_prompt, steering
 from defect_pipeline.assets.masks import BankEntry, read_bank
 from defect_pipeline.assets.stage import Build, stage
@@ -25,6 +26,7 @@ from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_dict
+from defect_pipeline.imaging.contrast import matching_scale, typical_contrast, with_changes
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
@@ -37,6 +39,8 @@ PAINTED_FROM = (
     "inspection_images", "defect_free_pool", "mask_bank", "topological_drivers", "concept_weights", "hypernetwork_weights",
 )  # fmt: skip
 MARGIN = 2  # px: a defect may reach a little past its outline
+MATCHED = 10  # painted defects, and
+COMPARED = 100  # training crops at most, by which contrasts are matched
 
 
 @stage(
@@ -160,6 +164,12 @@ class Painter(Protocol):
     ) -> np.ndarray: ...
 
 
+class Sampler(Protocol):
+    """A batch (n, S, S, 3) uint8 as a generator paints it, with the canvases' defects or without."""
+
+    def __call__(self, canvases: Canvases, seeds: Sequence[int], defects: bool, /) -> np.ndarray: ...
+
+
 def load_painter(build: Build) -> Painter:
     """The first system's: concept and hypernetwork."""
     return partial(paint, build, *load_generator(build))
@@ -190,9 +200,10 @@ def paint(
 ) -> np.ndarray:
     """What a `Painter` paints, by the first system's generator.
 
-    With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds, see
-    `transferred`. Without it, or ``from_noise``, they are the generator's as they are, ``from_noise`` all of them from
-    pure noise, as in the paper.
+    With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds: the surface
+    itself is theirs to the last pixel, and a twin is the background. With `match_contrast`, the changes are scaled until
+    they stand out as training defects do. Without transfer, or ``from_noise``, they are the generator's as they are,
+    ``from_noise`` all of them from pure noise, as in the paper.
     """
     sampled = partial(_sampled, build, backbone, hypernetwork, from_noise)
     transfer = build.settings.synthesis.transfer and not from_noise
@@ -201,7 +212,7 @@ def paint(
 
 def in_batches(
     build: Build,
-    sampled: Callable[[Canvases, Sequence[int], bool], np.ndarray],
+    sampled: Sampler,
     transfer: bool,
     canvases: Canvases,
     seeds: Sequence[int],
@@ -209,14 +220,15 @@ def in_batches(
     defects: bool,
     on_batch: Callable[[int, np.ndarray], None],
 ) -> np.ndarray:
-    """What a `Painter` paints, by ``sampled(canvases, seeds, defects)``, which is given a batch at a time."""
+    """What a `Painter` paints, by ``sampled``, which is given a batch at a time."""
     parts, batch = [], build.settings.synthesis.batch
+    scale = _scale(build, sampled, canvases.defect_class) if transfer and defects else 1.0
     for start in range(0, len(seeds), batch):
         chosen, noise = canvases[start : start + batch], seeds[start : start + batch]
         if not transfer:
             images = sampled(chosen, noise, defects)
         elif defects:
-            images = transferred(chosen.backgrounds, sampled(chosen, noise, True), sampled(chosen, noise, False))
+            images = with_changes(chosen.backgrounds, _changes(sampled, chosen, noise), scale)
         else:
             images = chosen.backgrounds
         parts.append(images)
@@ -224,13 +236,31 @@ def in_batches(
     return np.concatenate(parts)
 
 
-def transferred(backgrounds: np.ndarray, images: np.ndarray, twins: np.ndarray) -> np.ndarray:
-    """The backgrounds plus what sets images apart from their twins, all uint8 of one shape.
+def _changes(sampled: Sampler, canvases: Canvases, seeds: Sequence[int]) -> np.ndarray:
+    """What the masks change in grey levels, (n, S, S, 3) int16: what sets images apart from their twins.
 
-    What a small generator gets wrong about the surface, image and twin have in common, so it cancels; the surface
-    itself is the background's, to the last pixel. A twin that is made in this way is the background.
+    What a small generator gets wrong about the surface, image and twin have in common, so it cancels.
     """
-    return np.clip(backgrounds.astype(np.int16) + images - twins.astype(np.int16), 0, 255).astype(np.uint8)
+    return sampled(canvases, seeds, True).astype(np.int16) - sampled(canvases, seeds, False)
+
+
+def _scale(build: Build, sampled: Sampler, defect_class: str) -> float:
+    """At which a class's changes stand out as its training defects do, from the first entries of its mask bank: the
+    same however many images are left to paint."""
+    if not build.settings.synthesis.match_contrast:
+        return 1.0
+    known = read_training({defect_class: build.parent("topological_drivers", defect_class).path})
+    chosen = slice(None, None, math.ceil(len(known.classes) / COMPARED))
+    wanted = typical_contrast(known.images[chosen].numpy(), known.masks[chosen].numpy())
+    entries = range(len(read_bank(build.parent("mask_bank", defect_class).path)))[:MATCHED]
+    canvases = read_canvases(build, defect_class, entries)
+    changes = _changes(
+        sampled, canvases, [image_seed(build.pipeline.seed, defect_class, f"scale/{k}") for k in entries]
+    )
+    scale = matching_scale(canvases.backgrounds, changes, canvases.masks, wanted)
+    painted = typical_contrast(with_changes(canvases.backgrounds, changes), canvases.masks)
+    build.metadata |= {"contrast, training": wanted, "contrast, painted": painted, "scale of changes": scale}
+    return scale
 
 
 def _sampled(

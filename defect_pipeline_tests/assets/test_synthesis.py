@@ -4,7 +4,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defect_pipeline.assets.synthesis import MARGIN, is_painted, strength_map, transferred
+from defect_pipeline.assets.synthesis import MARGIN, is_painted, strength_map
 from defect_pipeline.imaging.sheets import save_png
 
 
@@ -22,21 +22,6 @@ def test_without_a_fade_there_is_a_step():
     strengths = strength_map(mask, 0.3, fade=0)
     assert set(strengths.ravel().tolist()) == {1.0, float(np.float32(0.3))}
     assert strengths[8, 8 + MARGIN] == 1 and strengths[8, 8 + MARGIN + 1] < 1
-
-
-def test_what_image_and_twin_have_in_common_cancels():
-    """A generator that paints the whole surface too blue leaves nothing of it on the background."""
-    rng = np.random.default_rng(0)
-    background = rng.integers(60, 200, (1, 8, 8, 3)).astype(np.uint8)
-    twin = np.full_like(background, (90, 90, 140))
-    image = twin.copy()
-    image[0, 2:4, 2:4] = 30
-    made = transferred(background, image, twin)
-    outside = np.ones((8, 8), bool)
-    outside[2:4, 2:4] = False
-    assert np.array_equal(made[0][outside], background[0][outside])
-    assert np.array_equal(made[0, 3, 3].astype(int), np.clip(background[0, 3, 3].astype(int) - (60, 60, 110), 0, 255))
-    assert np.array_equal(transferred(background, twin, twin), background)
 
 
 @pytest.mark.parametrize(

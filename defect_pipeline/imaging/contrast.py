@@ -1,0 +1,49 @@
+"""How much a defect stands out from what surrounds it, and painted defects brought to stand out as real ones do."""
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy.optimize import brentq
+from scipy.stats import wasserstein_distance
+
+from defect_pipeline.imaging.masks import dilated
+
+AROUND = 8  # px
+LEAST, MOST = 0.25, 2.0  # times; beyond, what was painted is not the defect, and more of it would show that
+TOLERANCE = 0.01
+
+
+def contrast(image: np.ndarray, mask: np.ndarray) -> float:
+    """Wasserstein distance between the values of a (H, W, 3) uint8 image under its mask (H, W bool) and those within
+    AROUND px of it, as a share of the mean of the latter; the mean of the channels.
+
+    Both a shift of the mean and another spread count. NaN where nothing is under the mask, or nothing around it.
+    """
+    around = dilated(mask, AROUND) & ~mask
+    if not mask.any() or not around.any():
+        return float("nan")
+    inside, outside = image[mask].T, image[around].T  # (3, n)
+    distances = [wasserstein_distance(a, b) for a, b in zip(inside, outside, strict=True)]
+    return float(np.mean(distances) / max(outside.mean(), 1.0))
+
+
+def typical_contrast(images: Iterable[np.ndarray], masks: Iterable[np.ndarray]) -> float:
+    """The median `contrast` of images and their masks; NaN where none has one."""
+    known = [value for value in map(contrast, images, masks) if not np.isnan(value)]
+    return float(np.median(known)) if known else float("nan")
+
+
+def with_changes(backgrounds: np.ndarray, changes: np.ndarray, scale: float = 1.0) -> np.ndarray:
+    """Backgrounds (n, H, W, 3) uint8 with ``scale`` times the changes (n, H, W, 3), in grey levels."""
+    return np.clip(np.rint(backgrounds + np.float32(scale) * changes), 0, 255).astype(np.uint8)
+
+
+def matching_scale(backgrounds: np.ndarray, changes: np.ndarray, masks: np.ndarray, wanted: float) -> float:
+    """The scale of the changes, LEAST to MOST, at which their `typical_contrast` under the masks (n, H, W) is as wanted."""
+
+    def excess(scale: float) -> float:
+        return typical_contrast(with_changes(backgrounds, changes, scale), masks) - wanted
+
+    if not excess(LEAST) < 0:  # NaN included: nothing to go by
+        return LEAST if excess(LEAST) >= 0 else 1.0
+    return MOST if excess(MOST) <= 0 else float(brentq(excess, LEAST, MOST, xtol=TOLERANCE))
