@@ -89,7 +89,7 @@ class Synthesis:
     strength: float = 0.05  # 1: all from pure noise, as the paper; less: outside the masks, the pool image so noised
     fade: float = 6.0  # px around the masks over which the strength falls from 1
     transfer: bool = True  # only what a defect changes against its twin is kept, on the defect-free image; False: paper
-    match_contrast: bool = True  # with transfer: what is changed is scaled until it stands out as training defects do
+    match_contrast: bool = True  # with transfer: toned down until it stands out as training defects do
     batch: int = 20
 
     def __post_init__(self) -> None:

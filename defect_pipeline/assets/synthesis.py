@@ -201,7 +201,7 @@ def paint(
     """What a `Painter` paints, by the first system's generator.
 
     With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds: the surface
-    itself is theirs to the last pixel, and a twin is the background. With `match_contrast`, the changes are scaled until
+    itself is theirs to the last pixel, and a twin is the background. With `match_contrast`, the changes are toned down until
     they stand out as training defects do. Without transfer, or ``from_noise``, they are the generator's as they are,
     ``from_noise`` all of them from pure noise, as in the paper.
     """

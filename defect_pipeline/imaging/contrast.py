@@ -1,4 +1,7 @@
-"""How much a defect stands out from what surrounds it, and painted defects brought to stand out as real ones do."""
+"""How much a defect stands out from what surrounds it, and painted defects toned down until they stand out as real ones.
+
+Guidance away from the defect-free component draws a defect where it belongs, and twice as strong as it should be.
+"""
 
 from collections.abc import Iterable
 
@@ -9,7 +12,7 @@ from scipy.stats import wasserstein_distance
 from defect_pipeline.imaging.masks import dilated
 
 AROUND = 8  # px
-LEAST, MOST = 0.25, 2.0  # times; beyond, what was painted is not the defect, and more of it would show that
+LEAST = 0.25  # times; nor is anything made stronger: a faint defect is one that was not learned, and turns to splashes
 TOLERANCE = 0.01
 
 
@@ -39,11 +42,11 @@ def with_changes(backgrounds: np.ndarray, changes: np.ndarray, scale: float = 1.
 
 
 def matching_scale(backgrounds: np.ndarray, changes: np.ndarray, masks: np.ndarray, wanted: float) -> float:
-    """The scale of the changes, LEAST to MOST, at which their `typical_contrast` under the masks (n, H, W) is as wanted."""
+    """The scale of the changes, LEAST to 1, at which their `typical_contrast` under the masks (n, H, W) is as wanted."""
 
     def excess(scale: float) -> float:
         return typical_contrast(with_changes(backgrounds, changes, scale), masks) - wanted
 
-    if not excess(LEAST) < 0:  # NaN included: nothing to go by
-        return LEAST if excess(LEAST) >= 0 else 1.0
-    return MOST if excess(MOST) <= 0 else float(brentq(excess, LEAST, MOST, xtol=TOLERANCE))
+    if not excess(1.0) > 0:  # nor where nothing is known
+        return 1.0
+    return LEAST if excess(LEAST) >= 0 else float(brentq(excess, LEAST, 1.0, xtol=TOLERANCE))

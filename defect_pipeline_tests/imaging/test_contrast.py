@@ -3,7 +3,7 @@ import math
 import numpy as np
 import pytest
 
-from defect_pipeline.imaging.contrast import LEAST, MOST, contrast, matching_scale, typical_contrast, with_changes
+from defect_pipeline.imaging.contrast import LEAST, contrast, matching_scale, typical_contrast, with_changes
 
 MASK = np.zeros((32, 32), bool)
 MASK[10:20, 10:20] = True
@@ -39,8 +39,8 @@ def test_without_a_mask_or_surroundings_there_is_none():
     assert typical_contrast([surface(), marked(-60)], [np.zeros_like(MASK), MASK]) == contrast(marked(-60), MASK)
 
 
-@pytest.mark.parametrize("painted", [-90, -40, 45])
-def test_changes_are_scaled_to_the_contrast_that_is_wanted(painted: int):
+@pytest.mark.parametrize("painted", [-100, -70, 90])
+def test_changes_are_toned_down_to_the_contrast_that_is_wanted(painted: int):
     backgrounds = np.stack([surface(k) for k in range(4)])
     changes = np.zeros(backgrounds.shape, np.int16)
     changes[:, MASK] = painted
@@ -54,10 +54,10 @@ def test_changes_are_scaled_to_the_contrast_that_is_wanted(painted: int):
 def test_a_scale_has_bounds():
     backgrounds, masks = surface()[None], MASK[None]
     changes = np.zeros(backgrounds.shape, np.int16)
-    assert matching_scale(backgrounds, changes, masks, 0.5) == MOST  # nothing was painted
-    assert matching_scale(backgrounds, changes, masks, math.nan) == 1
     changes[:, MASK] = -100
     assert matching_scale(backgrounds, changes, masks, 0.05) == LEAST
+    assert matching_scale(backgrounds, changes, masks, 0.95) == 1  # what is faint stays so
+    assert matching_scale(backgrounds, changes, masks, math.nan) == 1
     assert matching_scale(backgrounds, changes, np.ones_like(masks), 0.5) == 1
 
 
