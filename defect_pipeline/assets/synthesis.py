@@ -1,5 +1,7 @@
 """The SADF set of a class: shuffled annotations on defect-free images (paper A §3.4)."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -8,21 +10,17 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
-import torch
-from diffusers import ControlNetModel
-from torch.nn import functional as F
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import concept_prompt, load_concept
 from defect_pipeline.assets.drivers import read_synthesis_drivers
 from defect_pipeline.assets.hypernetwork import condition_prompt, steering
 from defect_pipeline.assets.masks import BankEntry, read_bank
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_dict
 from defect_pipeline.imaging.drivers import without_defects
@@ -30,6 +28,12 @@ from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
 from defect_pipeline.store import atomic_write
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+    from torch import Tensor
+
+    from defect_pipeline.diffusion.backbone import Backbone
 
 log = logging.getLogger("defect_pipeline")
 IMAGES = "images"
@@ -53,7 +57,7 @@ def sadf_images(build: Build) -> None:
     fill_set(build, load_painter)
 
 
-def fill_set(build: Build, load: Callable[[Build], "Painter"]) -> None:
+def fill_set(build: Build, load: Callable[[Build], Painter]) -> None:
     """Fill the artifact with a class's images, painted by what ``load`` gives, their masks as COCO, and sheets of them."""
     asked = paint_set(build, build.workdir / IMAGES, load)
     shutil.copytree(build.workdir / IMAGES, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
@@ -67,7 +71,7 @@ def fill_set(build: Build, load: Callable[[Build], "Painter"]) -> None:
 
 
 def paint_set(
-    build: Build, folder: Path, load: Callable[[Build], "Painter"], *, defects: bool = True
+    build: Build, folder: Path, load: Callable[[Build], Painter], *, defects: bool = True
 ) -> dict[str, BankEntry]:
     """Paint what is missing in ``folder`` of the class's set, or without ``defects`` of its twins (see `paint`).
 
@@ -147,7 +151,7 @@ class Canvases:
     backgrounds: np.ndarray
     masks: np.ndarray
 
-    def __getitem__(self, chosen: slice) -> "Canvases":
+    def __getitem__(self, chosen: slice) -> Canvases:
         return Canvases(self.defect_class, self.drivers[chosen], self.backgrounds[chosen], self.masks[chosen])
 
 
@@ -248,26 +252,25 @@ def _sampled(
     around comes from the background, see `strength_map`.
     """
     settings, drivers = build.settings.synthesis, canvases.drivers
-    sources: torch.Tensor | None = None
-    strength: torch.Tensor | float = 1.0
+    sources: Tensor | None = None
+    strength: Tensor | float = 1.0
     if not from_noise and settings.strength < 1:
-        sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
+        sources = backbone.encode_pixels(canvases.backgrounds)
         strength = strengths(build, backbone, canvases, settings.strength)
     plain = concept_prompt(build)
     prompt = condition_prompt(build, canvases.defect_class) if defects else plain
     steered = steering(build, hypernetwork, drivers if defects else without_defects(drivers), plain, guided=defects)
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, [prompt] * len(seeds), seeds, drivers.shape[1], steps=settings.steps, batch=settings.batch,
         sources=sources, strength=strength, **steered,
     )  # fmt: skip
     return backbone.decode(latents).numpy()
 
 
-def strengths(build: Build, backbone: Backbone, canvases: Canvases, strength: float) -> torch.Tensor:
+def strengths(build: Build, backbone: Backbone, canvases: Canvases, strength: float) -> Tensor:
     """`strength_map` of every canvas, (n, h, w) at latent size."""
     fade = build.settings.synthesis.fade
-    maps = torch.from_numpy(np.stack([strength_map(mask, strength, fade) for mask in canvases.masks]))
-    return F.max_pool2d(maps[:, None], backbone.factor)[:, 0].to(backbone.device)
+    return backbone.at_latent_size(np.stack([strength_map(mask, strength, fade) for mask in canvases.masks]))
 
 
 def strength_map(mask: np.ndarray, strength: float, fade: float) -> np.ndarray:
