@@ -26,9 +26,7 @@ CHECKSUM = "sha256"  # safetensors notices a file that is cut off, but not other
 
 def save_weights(network: nn.Module, path: Path) -> None:
     """All parameters and buffers of a network."""
-    from safetensors.torch import save_file
-
-    save_file({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+    _save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -40,11 +38,9 @@ def load_weights(network: nn.Module, path: Path) -> None:
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Replace the file as a whole. Not brought to the disk at once: what a power cut leaves of it, the checksum tells."""
-    from safetensors.torch import save_file
-
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(kept, partial, metadata={CHECKSUM: _sha256(kept)})
+        _save(kept, partial, metadata={CHECKSUM: _sha256(kept)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
@@ -94,6 +90,12 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
             for name, value in part(str(i), tensors).items()
         }
     optimizer.load_state_dict(state)
+
+
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata)
 
 
 def _parameters(optimizer: Optimizer) -> Iterator[tuple[int, Tensor]]:

@@ -5,6 +5,6 @@ from typing import TYPE_CHECKING
 from defect_pipeline.lazy import submodules
 
 if TYPE_CHECKING:
-    from defect_pipeline.imaging import augment, descriptions, groups  # noqa: F401
+    from defect_pipeline.imaging import augment, descriptions, groups, sample  # noqa: F401
 else:
     __getattr__ = submodules(__name__)
