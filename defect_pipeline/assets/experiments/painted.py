@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.copying import Originals
 from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of
@@ -17,6 +16,7 @@ from defect_pipeline.assets.stage import Build
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.lazy import pd
 
 if TYPE_CHECKING:
     from defect_pipeline.diffusion.backbone import Backbone
