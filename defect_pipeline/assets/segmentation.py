@@ -49,14 +49,8 @@ def segmentor(build: Build) -> None:
     curves = {}
     for regime in REGIMES:
         model = new_segmentor(build, build.pipeline.seed)
-        curves[regime] = train_stages(
-            build,
-            model,
-            regime,
-            list(recognition.segmentor.regime_stages(regime, steps)),
-            data,
-            seed=build.pipeline.seed,
-        )
+        stages = list(recognition.segmentor.regime_stages(regime, steps))
+        curves[regime] = train_stages(build, model, regime, stages, data, seed=build.pipeline.seed)
         save_weights(model, build.path / f"{regime}.safetensors")
     build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
     build.metadata |= {"steps in each regime": steps, "of these without a defect": len(negatives[0])}
@@ -97,9 +91,8 @@ def train_stages(
                 losses.append((done + state.step, state.loss.item()))
                 build.progress(done + state.step, all_steps, loss=losses[-1][1])
             if images and number == len(stages) - 1 and state.step in _trials(steps, settings.trials):
-                score = segmentation_figures(
-                    truth, recognition.segmentor.predict(model, images), build.classes()
-                ).segm_map
+                seen = recognition.segmentor.predict(model, images)
+                score = segmentation_figures(truth, seen, build.classes()).segm_map
                 if not best or score >= best["score"]:
                     best = state.scored(score)
             if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:

@@ -40,15 +40,8 @@ def shape_report(build: Build) -> None:
     for name, vary in strategies.items():
         made = [vary(known[k % len(known)], rng) for k in range(max(MADE, len(known)))]
         new = evaluation.shapes.novelty([on_grid(mask) for mask in made], grid)
-        rows.append(
-            {
-                "strategy": name,
-                **evaluation.shapes.distances(made, held_out),
-                "novelty": new,
-                "n": len(made),
-                "real": len(held_out),
-            }
-        )
+        apart = evaluation.shapes.distances(made, held_out)
+        rows.append({"strategy": name, **apart, "novelty": new, "n": len(made), "real": len(held_out)})
         pictures += [np.dstack([on_grid(mask).astype(np.uint8) * 255] * 3) for mask in islice(made, SHOWN)]
     (build.path / REPORT).write_text(json.dumps(rows))
     build.metadata["strategies"] = rows
