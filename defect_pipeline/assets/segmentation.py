@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -62,7 +62,7 @@ def train_stages(
     build: Build,
     model: nn.Module,
     name: str,
-    stages: list[tuple[str, int]],
+    stages: Sequence[tuple[str, int]],
     data: Mapping[str, Annotated],
     *,
     seed: int,
