@@ -1,26 +1,46 @@
-"""Checkpoints of trainings: safetensors files of named tensors, replaced as a whole, with a checksum over all of them."""
+"""Named tensors in safetensors files: what networks have learned, and checkpoints of trainings, replaced as a whole and
+with a checksum over all of them.
+
+Stages that never meet a tensor import this module too, so torch waits for the first call (see `lazy`).
+"""
+
+from __future__ import annotations
 
 import hashlib
 import logging
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
-from torch import Tensor
 
 from defect_pipeline.files import replacing
 
+if TYPE_CHECKING:
+    from torch import Tensor, nn
+    from torch.optim import Optimizer
+
 log = logging.getLogger("defect_pipeline")
 CHECKSUM = "sha256"  # safetensors notices a file that is cut off, but not other bytes in a tensor
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    """All parameters and buffers of a network."""
+    _save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    """Give a network what `save_weights` wrote of one like it, in whichever precision."""
+    from safetensors.torch import load_file
+
+    network.load_state_dict(load_file(path))
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor]) -> None:
     """Replace the file as a whole. Not brought to the disk at once: what a power cut leaves of it, the checksum tells."""
     kept = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
     with replacing(path) as partial:
-        save_file(kept, partial, metadata={CHECKSUM: _sha256(kept)})
+        _save(kept, partial, metadata={CHECKSUM: _sha256(kept)})
 
 
 def read_tensors(path: Path) -> dict[str, Tensor] | None:
@@ -49,7 +69,7 @@ def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 
-def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
+def optimizer_tensors(optimizer: Optimizer) -> dict[str, Tensor]:
     """What an optimizer remembers of each parameter; its rates are the training's to set."""
     return {
         f"{i}.{name}": value
@@ -58,8 +78,10 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
     }
 
 
-def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Tensor]) -> None:
+def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> None:
     """Give an optimizer of the same parameters what `optimizer_tensors` took from another."""
+    import torch
+
     state = optimizer.state_dict()
     for i, parameter in _parameters(optimizer):
         # fused AdamW walks parameter and moments in memory's order: theirs must be the parameter's, channels last
@@ -70,11 +92,19 @@ def restore_optimizer(optimizer: torch.optim.Optimizer, tensors: Mapping[str, Te
     optimizer.load_state_dict(state)
 
 
-def _parameters(optimizer: torch.optim.Optimizer) -> Iterator[tuple[int, Tensor]]:
+def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:
+    from safetensors.torch import save_file
+
+    save_file(tensors, path, metadata)
+
+
+def _parameters(optimizer: Optimizer) -> Iterator[tuple[int, Tensor]]:
     return enumerate(parameter for group in optimizer.param_groups for parameter in group["params"])
 
 
 def _sha256(tensors: Mapping[str, Tensor]) -> str:
+    import torch
+
     digest = hashlib.sha256()
     for name, tensor in sorted(tensors.items()):
         digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())

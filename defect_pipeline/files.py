@@ -1,5 +1,6 @@
-"""Files that are never half there."""
+"""Files that are never half there, and folders told apart by what is in them."""
 
+import hashlib
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,3 +16,15 @@ def replacing(path: Path) -> Iterator[Path]:
         os.replace(partial, path)
     finally:
         partial.unlink(missing_ok=True)
+
+
+def directory_digest(directory: Path) -> str:
+    """sha256 (16 hex digits) over the names and bytes of a directory's files: the revision of a local model."""
+    digest = hashlib.sha256()
+    for path in sorted(
+        p for p in directory.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors", ".txt"}
+    ):
+        digest.update(path.relative_to(directory).as_posix().encode())
+        with path.open("rb") as file:
+            digest.update(hashlib.file_digest(file, "sha256").digest())
+    return digest.hexdigest()[:16]

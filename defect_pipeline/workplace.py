@@ -8,9 +8,9 @@ import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from defect_pipeline import imaging
 from defect_pipeline.assets.stage import Pipeline
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.sample import make_sample
 from defect_pipeline.store import Store, atomic_write
 
 STORE_VARIABLE = "DEFECT_PIPELINE_STORE"
@@ -81,7 +81,7 @@ class Workplace:
                 f"{self.store_root} cannot be a store ({error.strerror}); name another folder with --store."
             ) from error
         if not self.data and not (self.data_root / "annotations.json").exists():
-            make_sample(self.data_root)
+            imaging.sample.make_sample(self.data_root)
         if not self.data_root.is_dir():
             raise PipelineError(f"There is no folder {self.data_root}; name the folder of your images with --data.")
         note = asdict(self) | {"data": str(self.data_root) if self.data else "", "thresholds": pipeline.thresholds}

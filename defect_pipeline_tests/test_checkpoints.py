@@ -146,7 +146,7 @@ def test_every_damage_is_noticed_and_named(damage: str, tmp_path: Path, caplog: 
 def test_a_write_that_fails_leaves_the_checkpoint_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "checkpoint.safetensors"
     write_tensors(file, {"a": torch.zeros(3)})
-    monkeypatch.setattr("defect_pipeline.checkpoints.save_file", _half)
+    monkeypatch.setattr("defect_pipeline.checkpoints._save", _half)
     with pytest.raises(OSError, match="full"):
         write_tensors(file, {"a": torch.ones(3)})
     read = read_tensors(file)

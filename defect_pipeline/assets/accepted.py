@@ -1,9 +1,10 @@
 """The filter: of a class's synthetic images those whose defect is to be seen, in its mask, no copy, on the component."""
 
+from __future__ import annotations
+
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.faithfulness import TWINS, read_twins
@@ -16,6 +17,7 @@ from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import component_mask
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.lazy import pd
 
 VERDICTS = "verdicts.parquet"
 REASONS = {

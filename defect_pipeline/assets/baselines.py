@@ -3,15 +3,13 @@
 from collections.abc import Sequence
 
 import numpy as np
-import torch
-from torch.nn import functional as F
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import load_concept
 from defect_pipeline.assets.drivers import TrainingCrops
 from defect_pipeline.assets.hypernetwork import condition_prompt
 from defect_pipeline.assets.stage import Build
 from defect_pipeline.assets.synthesis import MARGIN, Canvases
-from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.imaging.copy_paste import paste_defect
 from defect_pipeline.imaging.masks import dilated
 
@@ -21,11 +19,10 @@ def inpainted(build: Build, canvases: Canvases, seeds: Sequence[int]) -> np.ndar
     everywhere else the background stays."""
     backbone, settings = load_concept(build), build.settings.synthesis
     masks = np.stack([dilated(mask, MARGIN) for mask in canvases.masks])
-    sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
-    holes = F.max_pool2d(torch.from_numpy(masks)[:, None].float(), backbone.factor)[:, 0].to(sources.device)
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, [condition_prompt(build, canvases.defect_class)] * len(seeds), seeds, masks.shape[1],
-        steps=settings.steps, guidance=settings.guidance, batch=settings.batch, sources=sources, strength=holes,
+        steps=settings.steps, guidance=settings.guidance, batch=settings.batch,
+        sources=backbone.encode_pixels(canvases.backgrounds), strength=backbone.at_latent_size(masks),
     )  # fmt: skip
     return np.where(masks[..., None], backbone.decode(latents).numpy(), canvases.backgrounds)
 
@@ -37,9 +34,9 @@ def copy_pasted(
     (S, S, 3) uint8 and masks (S, S) bool."""
     order = np.random.default_rng(seed).permutation(len(crops.classes))
     chosen = [order[k % len(order)] for k in range(len(backgrounds))]
-    masks = [crops.masks[k].numpy() for k in chosen]
+    masks = [crops.masks[k] for k in chosen]
     pasted = [
-        paste_defect(background, crops.images[k].numpy(), mask)
+        paste_defect(background, crops.images[k], mask)
         for background, k, mask in zip(backgrounds, chosen, masks, strict=True)
     ]
     return pasted, masks

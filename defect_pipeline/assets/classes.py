@@ -5,7 +5,6 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-from scipy.optimize import linear_sum_assignment
 
 from defect_pipeline.assets.references import HELD_OUT, defect_window, extractor_of, real_crops, window_settings
 from defect_pipeline.assets.stage import Build, stage
@@ -30,6 +29,8 @@ class ClassConfusion:
 
         That few are taken for their own class is no proof of anything else: a weak probe scatters them.
         """
+        from scipy.optimize import linear_sum_assignment  # here, for scipy.optimize loads half a second
+
         counts = np.asarray(self.synthetic)
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         own_when_in_doubt = 1e-9 * np.eye(len(shares))

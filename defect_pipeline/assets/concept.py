@@ -1,22 +1,26 @@
 """The component's look: DreamBooth with class-prior preservation on the annotated images (paper A §3.1)."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from safetensors.torch import load_file
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.stage import Build, Pipeline, stage
-from defect_pipeline.checkpoints import read_tensors, write_tensors
-from defect_pipeline.diffusion.adapters import Examples, LossAt, concept_loss
-from defect_pipeline.diffusion.backbone import Backbone, directory_digest, load_backbone
-from defect_pipeline.diffusion.sampling import sample_images
-from defect_pipeline.diffusion.training import Checkpoint, training_loop
-from defect_pipeline.diffusion.unet import SkipUNet
+from defect_pipeline.checkpoints import load_weights, read_tensors, write_tensors
+from defect_pipeline.files import directory_digest
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from defect_pipeline.diffusion.adapters import Examples, LossAt
+    from defect_pipeline.diffusion.backbone import Backbone
 
 PRIOR_SEED, PREVIEW_SEED = 10_000_000, 20_000_000  # apart from every seed of a synthetic image
 
@@ -47,7 +51,9 @@ def concept_weights(build: Build) -> None:
     backbone = load_untouched(build)
     crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
     instance = concept_prompt(build)
-    examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, [instance] * len(crops.classes))
+    examples = diffusion.adapters.Examples.of(
+        backbone, crops.images, crops.drivers, crops.masks, [instance] * len(crops.classes)
+    )
     prior = prior_latents(build, backbone)
     before = preview(backbone, [instance] * 12, build, size)
 
@@ -62,17 +68,17 @@ def learn_concept(
     build: Build,
     backbone: Backbone,
     examples: Examples,
-    prior: torch.Tensor,
+    prior: Tensor,
     *,
     name: str = "checkpoint",
     seed: int | None = None,
 ) -> list[tuple[float, float]]:
     """Train the backbone's U-Net in place on examples and prior latents; (step, loss) as `train` returns it."""
     settings = build.settings.concept
-    if isinstance(backbone.unet, SkipUNet):  # what is linear about the component needs no training
+    if isinstance(backbone.unet, diffusion.unet.SkipUNet):  # what is linear about the component needs no training
         backbone.unet.linear.fit(examples.latents, backbone.noising.alphas_cumprod)
     parameters = list(backbone.unet.requires_grad_(True).train().parameters())
-    loss_at = concept_loss(
+    loss_at = diffusion.adapters.concept_loss(
         backbone, examples, prior, concept_prompt(build), prior_prompt(build), prior_weight=settings.prior_weight,
         batch=settings.batch, prior_batch=settings.prior_batch, window=settings.window,
     )  # fmt: skip
@@ -91,15 +97,16 @@ def prior_prompt(build: Build) -> str:
 
 def load_untouched(build: Build) -> Backbone:
     """The profile's backbone as it is."""
-    return load_backbone(Path(build.settings.backbone), build.settings.device, build.settings.precision)
+    return diffusion.backbone.load_backbone(
+        Path(build.settings.backbone), build.settings.device, build.settings.precision
+    )
 
 
 def load_concept(build: Build) -> Backbone:
     """The profile's backbone with the concept's U-Net in place of its own."""
     backbone = load_untouched(build)
     path = build.parent("concept_weights").path / "unet"
-    weights = load_file(path / "diffusion_pytorch_model.safetensors")
-    backbone.unet.load_state_dict({name: tensor.float() for name, tensor in weights.items()})
+    load_weights(backbone.unet, path / "diffusion_pytorch_model.safetensors")
     return backbone
 
 
@@ -119,9 +126,9 @@ def train(
     ``name`` tells one training of a build from another; ``seed`` is the pipeline's unless given. ``watch(step)`` is
     called after every step, for previews.
     """
-    checkpoint = Checkpoint(build.workdir / f"{name}.safetensors", every=max(10, steps // 20))
-    losses: list[tuple[int, torch.Tensor]] = []
-    loop = training_loop(
+    checkpoint = diffusion.training.Checkpoint(build.workdir / f"{name}.safetensors", every=max(10, steps // 20))
+    losses: list[tuple[int, Tensor]] = []
+    loop = diffusion.training.training_loop(
         parameters, loss_at, steps=steps, learning_rate=learning_rate,
         seed=build.pipeline.seed if seed is None else seed,
         warmup=max(1, steps // 20), decay=0.3, ema=0.98, checkpoint=checkpoint,
@@ -130,7 +137,7 @@ def train(
         losses.append((state.step, state.loss))
         watch(state.step)
         if state.step % 10 == 0 or state.step == steps:  # the only sync point of the loop
-            recent = torch.stack([loss for _, loss in losses[-10:]]).mean().item()
+            recent = diffusion.training.mean([loss for _, loss in losses[-10:]])
             build.progress(state.step, steps, loss=recent, images_per_second=state.images / state.seconds)
     return [(step, loss.item()) for step, loss in losses]
 
@@ -153,20 +160,20 @@ def sampled(
 ) -> list[np.ndarray]:
     """One image (size, size, 3) uint8 for each prompt and seed, all from noise."""
     synthesis = build.settings.synthesis
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, prompts, seeds, size,
         steps=synthesis.steps, batch=synthesis.batch, **({"guidance": synthesis.guidance} | steering),
     )  # fmt: skip
     return list(backbone.decode(latents).numpy())
 
 
-def prior_latents(build: Build, backbone: Backbone) -> torch.Tensor:
+def prior_latents(build: Build, backbone: Backbone) -> Tensor:
     """Latents that the untouched model samples for the class; kept in the work directory over a kill."""
     file, n = build.workdir / "prior.safetensors", build.settings.concept.prior_images
     synthesis, size = build.settings.synthesis, build.settings.drivers.size
     if kept := read_tensors(file):
         return kept["latents"].to(backbone.device)
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, [prior_prompt(build)] * n, range(PRIOR_SEED, PRIOR_SEED + n), size,
         steps=synthesis.steps, guidance=synthesis.guidance, batch=synthesis.batch,
         on_batch=lambda start, z: build.progress(start + len(z), n),

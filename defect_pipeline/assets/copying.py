@@ -1,21 +1,26 @@
 """Whether a class's synthetic defects are copies of the defects that the generator was trained on."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, remembering, window_settings
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import Fingerprints, Nearest, Thresholds, calibrate, fingerprints, nearest
-from defect_pipeline.evaluation.features import Extractor
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.lazy import pd
+
+if TYPE_CHECKING:
+    from defect_pipeline.evaluation.features import Extractor
 
 TABLE, REPORT = "copies.parquet", "report.json"
 SHOWN = 12
@@ -62,7 +67,7 @@ class Originals:
     among: Nearest  # of each the nearest of another part
 
     @classmethod
-    def of(cls, build: Build, crops: Sequence[Crop], pictures: Sequence[np.ndarray]) -> "Originals":
+    def of(cls, build: Build, crops: Sequence[Crop], pictures: Sequence[np.ndarray]) -> Originals:
         """Of pictures (S, S, 3) that show train ``crops``."""
         extractor, images = extractor_of(build), build.dataset().images
         references = fingerprints(pictures, remembering(build, extractor), turned=True)

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from torch import Tensor, from_numpy
 
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stage import Build, stage
@@ -75,9 +74,9 @@ def make_driver(build: Build, image: np.ndarray, masks: list[tuple[str, np.ndarr
 class TrainingCrops:
     """images and drivers (n, S, S, 3) uint8, masks (n, S, S) bool, the class of each."""
 
-    images: Tensor
-    drivers: Tensor
-    masks: Tensor
+    images: np.ndarray
+    drivers: np.ndarray
+    masks: np.ndarray
     classes: list[str]
 
 
@@ -86,9 +85,9 @@ def read_training(directories: dict[str, Path]) -> TrainingCrops:
     files = [(k, path) for k, d in directories.items() for path in sorted((d / TRAINING).glob("*.image.png"))]
     stem = [(path.parent, path.name.split(".")[0]) for _, path in files]
     return TrainingCrops(
-        from_numpy(np.stack([read_image(path) for _, path in files])),
-        from_numpy(np.stack([read_image(folder / f"{name}.driver.png") for folder, name in stem])),
-        from_numpy(np.stack([read_mask(folder / f"{name}.mask.png") for folder, name in stem])),
+        np.stack([read_image(path) for _, path in files]),
+        np.stack([read_image(folder / f"{name}.driver.png") for folder, name in stem]),
+        np.stack([read_mask(folder / f"{name}.mask.png") for folder, name in stem]),
         [k for k, _ in files],
     )
 

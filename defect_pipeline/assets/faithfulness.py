@@ -1,5 +1,7 @@
 """Whether each synthetic image shows its defect in its mask: change against a twin painted without it."""
 
+from __future__ import annotations
+
 import json
 import shutil
 from collections.abc import Callable
@@ -7,7 +9,6 @@ from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES, PAINTED_FROM, Painter, load_painter, paint_set
@@ -15,6 +16,7 @@ from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_fi
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.lazy import pd
 
 TWINS, TABLE, REPORT = "twins", "twins.parquet", "report.json"
 SHOWN = 6  # best and worst cases each

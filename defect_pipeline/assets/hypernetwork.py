@@ -1,21 +1,25 @@
 """The condition: a hypernetwork steers the frozen concept model by drivers (paper A §3.2)."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
-import torch
-from diffusers import ControlNetModel
-from torch import Tensor
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import concept_prompt, describe_training, load_concept, preview, sampler, train
 from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.diffusion.adapters import Examples, hypernetwork_loss
-from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+
+    from defect_pipeline.diffusion.adapters import Examples
+    from defect_pipeline.diffusion.backbone import Backbone
 
 
 @stage(
@@ -39,8 +43,10 @@ def make_hypernetwork(build: Build, backbone: Backbone, words: Mapping[str, str]
     """
     settings = build.settings.hypernetwork
     crops = read_training({k: build.parent("topological_drivers", k).path for k in words})
-    examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, [words[k] for k in crops.classes])
-    hypernetwork = new_hypernetwork(build, backbone, build.pipeline.seed)
+    examples = diffusion.adapters.Examples.of(
+        backbone, crops.images, crops.drivers, crops.masks, [words[k] for k in crops.classes]
+    )
+    hypernetwork = backbone.new_hypernetwork(settings.init, build.pipeline.seed)
     watched = _Watched(build, backbone, hypernetwork, words, plain)
     losses = learn_condition(build, backbone, hypernetwork, examples, settings.steps, watch=watched)
     describe_training(build, losses, settings.steps)
@@ -52,20 +58,13 @@ def make_hypernetwork(build: Build, backbone: Backbone, words: Mapping[str, str]
     )
 
 
-def new_hypernetwork(build: Build, backbone: Backbone, seed: int) -> ControlNetModel:
-    """Untrained, its weights drawn from the seed where they are drawn at all."""
-    with torch.random.fork_rng(devices=[]):
-        torch.default_generator.manual_seed(seed)
-        return backbone.new_hypernetwork(build.settings.hypernetwork.init)
-
-
 def learn_condition(
     build: Build, backbone: Backbone, hypernetwork: ControlNetModel, examples: Examples, steps: int, **training: Any
 ) -> list[tuple[float, float]]:
     """Train the hypernetwork in place under the frozen backbone; ``training`` and what is returned as in `train`."""
     settings = build.settings.hypernetwork
     hypernetwork.requires_grad_(True).train()
-    loss_at = hypernetwork_loss(
+    loss_at = diffusion.adapters.hypernetwork_loss(
         backbone, hypernetwork, examples, batch=settings.batch, mask_weight=settings.mask_weight,
         text_dropout=settings.text_dropout, window=settings.window,
     )  # fmt: skip
@@ -94,17 +93,13 @@ def steering(
     Where the profile does not guide in this way, ``guidance``, by default its own, leads away from the empty prompt.
     """
     synthesis = build.settings.synthesis
-    steered: dict[str, Any] = {"hypernetwork": hypernetwork, "drivers": _conditions(drivers)}
+    steered: dict[str, Any] = {"hypernetwork": hypernetwork, "drivers": diffusion.sampling.conditions(drivers)}
     if synthesis.defect_guidance == 1:
         return steered | {"guidance": synthesis.guidance if guidance is None else guidance}
     if not guided:
         return steered | {"guidance": 1.0}
-    without = plain, _conditions(without_defects(drivers))
+    without = plain, diffusion.sampling.conditions(without_defects(drivers))
     return steered | {"guidance": synthesis.defect_guidance, "without": without}
-
-
-def _conditions(drivers: np.ndarray) -> Tensor:
-    return torch.from_numpy(drivers).permute(0, 3, 1, 2).float() / 255
 
 
 class _Watched:

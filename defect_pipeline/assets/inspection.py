@@ -1,21 +1,26 @@
 """Raw images → one table of images, instances, groups and splits."""
 
+from __future__ import annotations
+
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from defect_pipeline import imaging
 from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, open_dataset, stage
 from defect_pipeline.automation.partitions import DEFECT_CLASS
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
-from defect_pipeline.imaging.descriptions import described, forget_others, read_gallery, write_gallery
 from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.groups import Description, part_ids_of
 from defect_pipeline.imaging.ingest import ingest, scan
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.splits import assign_splits, check_splits, moved_images
+from defect_pipeline.lazy import pd
 from defect_pipeline.store import Store, digest_of
+
+if TYPE_CHECKING:
+    from defect_pipeline.imaging.groups import Description
 
 
 def folder_digest(pipeline: Pipeline) -> str:
@@ -68,18 +73,18 @@ def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
     paths, hashes = dataset.images["path"].tolist(), dataset.images["sha256"].tolist()
     image_ids = dict(zip(hashes, dataset.images.index, strict=True))
     cache = build.store.cache("inspection_images")
-    forget_others(cache, hashes)
-    gallery, looked_at = read_gallery(cache), 0
+    imaging.descriptions.forget_others(cache, hashes)
+    gallery, looked_at = imaging.descriptions.read_gallery(cache), 0
 
     def describe(sha256: str) -> Description:
         nonlocal looked_at
         looked_at += 1
         build.progress(looked_at, len(image_ids))
-        return described(cache, sha256, partial(dataset.image, image_ids[sha256]))
+        return imaging.descriptions.described(cache, sha256, partial(dataset.image, image_ids[sha256]))
 
     gallery.update(hashes, describe)
-    write_gallery(cache, gallery)
-    return gallery.labels(hashes, part_ids_of(paths, part_regex) if part_regex else None)
+    imaging.descriptions.write_gallery(cache, gallery)
+    return gallery.labels(hashes, imaging.groups.part_ids_of(paths, part_regex) if part_regex else None)
 
 
 def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:

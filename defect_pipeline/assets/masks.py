@@ -8,7 +8,6 @@ from pathlib import Path
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.errors import PipelineError
@@ -29,6 +28,7 @@ from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.placement import Placement
 from defect_pipeline.imaging.shapes import ShapeModel
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.lazy import pd
 
 
 @dataclass(frozen=True)

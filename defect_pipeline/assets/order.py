@@ -4,13 +4,13 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import load_untouched
 from defect_pipeline.assets.drivers import read_training
-from defect_pipeline.assets.hypernetwork import condition_prompt, learn_condition, new_hypernetwork
+from defect_pipeline.assets.hypernetwork import condition_prompt, learn_condition
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_features
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import PAINTED_FROM, image_seed, load_generator, paint, read_canvases
-from defect_pipeline.diffusion.adapters import Examples
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
@@ -50,8 +50,8 @@ def order_report(build: Build) -> None:
     backbone = load_untouched(build)
     crops = read_training({k: build.parent("topological_drivers", k).path for k in build.classes()})
     prompts = [condition_prompt(build, k) for k in crops.classes]
-    examples = Examples.of(backbone, crops.images, crops.drivers, crops.masks, prompts)
-    hypernetwork = new_hypernetwork(build, backbone, build.pipeline.seed)
+    examples = diffusion.adapters.Examples.of(backbone, crops.images, crops.drivers, crops.masks, prompts)
+    hypernetwork = backbone.new_hypernetwork(build.settings.hypernetwork.init, build.pipeline.seed)
     steps = build.settings.concept.steps + build.settings.hypernetwork.steps
     learn_condition(build, backbone, hypernetwork, examples, steps)
 

@@ -2,9 +2,9 @@
 
 import numpy as np
 
+from defect_pipeline import imaging
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.augment import variants
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
@@ -34,7 +34,7 @@ def defect_free_pool(build: Build) -> None:
     (build.path / IMAGES).mkdir()
     for done, image_id in enumerate(chosen):
         seed = dataset.seed(image_id) + build.pipeline.seed
-        views = variants(
+        views = imaging.augment.variants(
             dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom)
         )
         for j, view in enumerate(views):

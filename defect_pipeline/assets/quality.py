@@ -10,8 +10,8 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
-import torch
 
+from defect_pipeline import recognition
 from defect_pipeline.assets.baselines import copy_pasted, inpainted
 from defect_pipeline.assets.concept import backbone_of, concept_prompt, load_untouched, prior_prompt, sampled
 from defect_pipeline.assets.drivers import read_training
@@ -39,7 +39,6 @@ from defect_pipeline.imaging.geometry import square_crop
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
-from defect_pipeline.recognition.segmentor import predict
 
 REPORT = "report.json"
 SCORE = 0.5  # of a detection that counts
@@ -61,7 +60,7 @@ def autoencoder_report(build: Build) -> None:
     """What the backbone's autoencoder keeps of held-out images, cut out at their own resolution: PSNR, gradient energy."""
     backbone = load_untouched(build)
     images, masks = _native_crops(build)
-    decoded = list(backbone.decode(backbone.encode_pixels(torch.from_numpy(np.stack(images)))).numpy())
+    decoded = list(backbone.decode(backbone.encode_pixels(np.stack(images))).numpy())
     figures = reconstruction(images, decoded, masks)
     (build.path / REPORT).write_text(json.dumps(asdict(figures)))
     build.metadata |= asdict(figures)
@@ -202,7 +201,7 @@ def agreement_report(build: Build) -> None:
     def iou(seen: Sequence[np.ndarray], wanted: Sequence[np.ndarray]) -> float:
         found = [
             np.any([*p.masks[(p.labels == category) & (p.scores >= SCORE)], np.zeros_like(mask)], axis=0)
-            for p, mask in zip(predict(model, seen), wanted, strict=True)
+            for p, mask in zip(recognition.segmentor.predict(model, seen), wanted, strict=True)
         ]
         return float(np.mean([mask_iou(mask, f) for mask, f in zip(wanted, found, strict=True)]))
 

@@ -1,15 +1,21 @@
 """What synthetic images are compared with: real crops of a class, windows around their defects, pretrained features."""
 
+from __future__ import annotations
+
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
+from defect_pipeline import evaluation
 from defect_pipeline.assets.stage import Build, Pipeline
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.evaluation.features import Extractor, load_extractor
 from defect_pipeline.imaging.crops import Crop, defect_crops
 from defect_pipeline.imaging.geometry import crop_resize, square_crop
+
+if TYPE_CHECKING:
+    from defect_pipeline.evaluation.features import Extractor
 
 CROPS_PER_IMAGE = 3
 HELD_OUT = ("val", "test")
@@ -26,7 +32,7 @@ def extractor_of(build: Build) -> Extractor:
     """The profile's feature extractor, on its device."""
     settings = build.settings
     weights = Path(settings.extractor_weights) if settings.extractor_weights else None
-    return load_extractor(settings.extractor, weights, device=settings.device)
+    return evaluation.features.load_extractor(settings.extractor, weights, device=settings.device)
 
 
 def remembering(build: Build, extractor: Extractor) -> Extractor:

@@ -1,25 +1,28 @@
 """What the synthetic set is for: a segmentor trained in three regimes (paper A §5) and measured on the test split."""
 
+from __future__ import annotations
+
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
-from torch import Tensor, nn
 
+from defect_pipeline import recognition
 from defect_pipeline.assets.coco import Annotated, read_coco
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.checkpoints import part, read_tensors, under, write_tensors
+from defect_pipeline.checkpoints import load_weights, part, read_tensors, save_weights, under, write_tensors
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
-from defect_pipeline.recognition.segmentor import build_segmentor, predict, regime_stages, train_segmentor
+
+if TYPE_CHECKING:
+    from torch import Tensor, nn
 
 REGIMES = ("real", "synthetic", "synthetic_then_real")
 REPORT = "figures.json"
@@ -46,10 +49,9 @@ def segmentor(build: Build) -> None:
     curves = {}
     for regime in REGIMES:
         model = new_segmentor(build, build.pipeline.seed)
-        curves[regime] = train_stages(
-            build, model, regime, list(regime_stages(regime, steps)), data, seed=build.pipeline.seed
-        )
-        save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / f"{regime}.safetensors")
+        stages = list(recognition.segmentor.regime_stages(regime, steps))
+        curves[regime] = train_stages(build, model, regime, stages, data, seed=build.pipeline.seed)
+        save_weights(model, build.path / f"{regime}.safetensors")
     build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
     build.metadata |= {"steps in each regime": steps, "of these without a defect": len(negatives[0])}
     if all(curves.values()):
@@ -60,7 +62,7 @@ def train_stages(
     build: Build,
     model: nn.Module,
     name: str,
-    stages: list[tuple[str, int]],
+    stages: Sequence[tuple[str, int]],
     data: Mapping[str, Annotated],
     *,
     seed: int,
@@ -80,7 +82,7 @@ def train_stages(
         file = build.workdir / f"{name}.{number}.safetensors"
         resume = read_tensors(file)
         best = part("best", resume or {})
-        loop = train_segmentor(
+        loop = recognition.segmentor.train_segmentor(
             model, *data[source], steps=steps, seed=seed, batch=settings.batch,
             learning_rate=settings.learning_rate, strong=strong, resume=resume,
         )  # fmt: skip
@@ -89,10 +91,10 @@ def train_stages(
                 losses.append((done + state.step, state.loss.item()))
                 build.progress(done + state.step, all_steps, loss=losses[-1][1])
             if images and number == len(stages) - 1 and state.step in _trials(steps, settings.trials):
-                score = segmentation_figures(truth, predict(model, images), build.classes()).segm_map
+                seen = recognition.segmentor.predict(model, images)
+                score = segmentation_figures(truth, seen, build.classes()).segm_map
                 if not best or score >= best["score"]:
-                    best = {"score": torch.tensor(score, dtype=torch.float64)}
-                    best |= under("parameters", {k: p.clone() for k, p in state.parameters().items()})
+                    best = state.scored(score)
             if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
                 write_tensors(file, {**state.state_dict(), **under("best", best)})
         done += steps
@@ -127,7 +129,7 @@ def segmentation_report(build: Build) -> None:
         ][:: _every(defects)]
     ]
     for regime in REGIMES:
-        seen = predict(load_segmentor(build, regime), images)
+        seen = recognition.segmentor.predict(load_segmentor(build, regime), images)
         figures[regime] = segmentation_figures(truth, seen, dataset.categories)
         found = [[(int(k), m) for k, m, s in zip(p.labels, p.masks, p.scores, strict=True) if s >= 0.5] for p in seen]
         shown.append(
@@ -157,7 +159,7 @@ def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
 def load_segmentor(build: Build, regime: str) -> nn.Module:
     """The segmentor as a regime left it."""
     model = new_segmentor(build, build.pipeline.seed)
-    model.load_state_dict(load_file(build.parent("segmentor").path / f"{regime}.safetensors"))
+    load_weights(model, build.parent("segmentor").path / f"{regime}.safetensors")
     return model
 
 
@@ -165,7 +167,9 @@ def new_segmentor(build: Build, seed: int) -> nn.Module:
     """Untrained but for its backbone; its heads are drawn from the seed."""
     settings = build.settings.segmentor
     weights = Path(settings.weights) if settings.weights else None
-    model = build_segmentor(len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=seed)
+    model = recognition.segmentor.build_segmentor(
+        len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=seed
+    )
     return model.to(build.settings.device)
 
 

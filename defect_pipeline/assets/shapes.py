@@ -6,9 +6,9 @@ from pathlib import Path
 
 import numpy as np
 
+from defect_pipeline import evaluation
 from defect_pipeline.assets.references import HELD_OUT, real_crops
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.evaluation.shapes import distances, novelty
 from defect_pipeline.imaging.masks import Vary, perturb_shape
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.shapes import ShapeModel, mirrored, on_grid
@@ -39,10 +39,9 @@ def shape_report(build: Build) -> None:
     rows, pictures = [], []
     for name, vary in strategies.items():
         made = [vary(known[k % len(known)], rng) for k in range(max(MADE, len(known)))]
-        new = novelty([on_grid(mask) for mask in made], grid)
-        rows.append(
-            {"strategy": name, **distances(made, held_out), "novelty": new, "n": len(made), "real": len(held_out)}
-        )
+        new = evaluation.shapes.novelty([on_grid(mask) for mask in made], grid)
+        apart = evaluation.shapes.distances(made, held_out)
+        rows.append({"strategy": name, **apart, "novelty": new, "n": len(made), "real": len(held_out)})
         pictures += [np.dstack([on_grid(mask).astype(np.uint8) * 255] * 3) for mask in islice(made, SHOWN)]
     (build.path / REPORT).write_text(json.dumps(rows))
     build.metadata["strategies"] = rows

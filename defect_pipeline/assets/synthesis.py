@@ -1,5 +1,7 @@
 """The SADF set of a class: shuffled annotations on defect-free images (paper A §3.4)."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import logging
@@ -9,29 +11,30 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import cv2
 import numpy as np
-import torch
-from diffusers import ControlNetModel
-from torch.nn import functional as F
 
+from defect_pipeline import diffusion, imaging
 from defect_pipeline.assets.concept import concept_prompt, load_concept
 from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
 from defect_pipeline.assets.hypernetwork import condition_prompt, steering
 from defect_pipeline.assets.masks import BankEntry, read_bank
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_dict
-from defect_pipeline.imaging.contrast import matching_scale, typical_contrast, with_changes
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
 from defect_pipeline.store import atomic_write
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+    from torch import Tensor
+
+    from defect_pipeline.diffusion.backbone import Backbone
 
 log = logging.getLogger("defect_pipeline")
 IMAGES = "images"
@@ -57,7 +60,7 @@ def sadf_images(build: Build) -> None:
     fill_set(build, load_painter)
 
 
-def fill_set(build: Build, load: Callable[[Build], "Painter"]) -> None:
+def fill_set(build: Build, load: Callable[[Build], Painter]) -> None:
     """Fill the artifact with a class's images, painted by what ``load`` gives, their masks as COCO, and sheets of them."""
     asked = paint_set(build, build.workdir / IMAGES, load)
     shutil.copytree(build.workdir / IMAGES, build.path / IMAGES, ignore=shutil.ignore_patterns("*.partial"))
@@ -71,7 +74,7 @@ def fill_set(build: Build, load: Callable[[Build], "Painter"]) -> None:
 
 
 def paint_set(
-    build: Build, folder: Path, load: Callable[[Build], "Painter"], *, defects: bool = True
+    build: Build, folder: Path, load: Callable[[Build], Painter], *, defects: bool = True
 ) -> dict[str, BankEntry]:
     """Paint what is missing in ``folder`` of the class's set, or without ``defects`` of its twins (see `paint`).
 
@@ -151,7 +154,7 @@ class Canvases:
     backgrounds: np.ndarray
     masks: np.ndarray
 
-    def __getitem__(self, chosen: slice) -> "Canvases":
+    def __getitem__(self, chosen: slice) -> Canvases:
         return Canvases(self.defect_class, self.drivers[chosen], self.backgrounds[chosen], self.masks[chosen])
 
 
@@ -228,7 +231,7 @@ def in_batches(
         if not transfer:
             images = sampled(chosen, noise, defects)
         elif defects:
-            images = with_changes(chosen.backgrounds, _changes(sampled, chosen, noise), scale)
+            images = imaging.contrast.with_changes(chosen.backgrounds, _changes(sampled, chosen, noise), scale)
         else:
             images = chosen.backgrounds
         parts.append(images)
@@ -251,14 +254,16 @@ def _scale(build: Build, sampled: Sampler, defect_class: str) -> float:
         return 1.0
     known = read_training({defect_class: build.parent("topological_drivers", defect_class).path})
     chosen = slice(None, None, math.ceil(len(known.classes) / COMPARED))
-    wanted = typical_contrast(known.images[chosen].numpy(), known.masks[chosen].numpy())
+    wanted = imaging.contrast.typical_contrast(known.images[chosen], known.masks[chosen])
     entries = range(len(read_bank(build.parent("mask_bank", defect_class).path)))[:MATCHED]
     canvases = read_canvases(build, defect_class, entries)
     changes = _changes(
         sampled, canvases, [image_seed(build.pipeline.seed, defect_class, f"scale/{k}") for k in entries]
     )
-    scale = matching_scale(canvases.backgrounds, changes, canvases.masks, wanted)
-    painted = typical_contrast(with_changes(canvases.backgrounds, changes), canvases.masks)
+    scale = imaging.contrast.matching_scale(canvases.backgrounds, changes, canvases.masks, wanted)
+    painted = imaging.contrast.typical_contrast(
+        imaging.contrast.with_changes(canvases.backgrounds, changes), canvases.masks
+    )
     build.metadata |= {"contrast, training": wanted, "contrast, painted": painted, "scale of changes": scale}
     return scale
 
@@ -278,26 +283,25 @@ def _sampled(
     around comes from the background, see `strength_map`.
     """
     settings, drivers = build.settings.synthesis, canvases.drivers
-    sources: torch.Tensor | None = None
-    strength: torch.Tensor | float = 1.0
+    sources: Tensor | None = None
+    strength: Tensor | float = 1.0
     if not from_noise and settings.strength < 1:
-        sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
+        sources = backbone.encode_pixels(canvases.backgrounds)
         strength = strengths(build, backbone, canvases, settings.strength)
     plain = concept_prompt(build)
     prompt = condition_prompt(build, canvases.defect_class) if defects else plain
     steered = steering(build, hypernetwork, drivers if defects else without_defects(drivers), plain, guided=defects)
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, [prompt] * len(seeds), seeds, drivers.shape[1], steps=settings.steps, batch=settings.batch,
         sources=sources, strength=strength, **steered,
     )  # fmt: skip
     return backbone.decode(latents).numpy()
 
 
-def strengths(build: Build, backbone: Backbone, canvases: Canvases, strength: float) -> torch.Tensor:
+def strengths(build: Build, backbone: Backbone, canvases: Canvases, strength: float) -> Tensor:
     """`strength_map` of every canvas, (n, h, w) at latent size."""
     fade = build.settings.synthesis.fade
-    maps = torch.from_numpy(np.stack([strength_map(mask, strength, fade) for mask in canvases.masks]))
-    return F.max_pool2d(maps[:, None], backbone.factor)[:, 0].to(backbone.device)
+    return backbone.at_latent_size(np.stack([strength_map(mask, strength, fade) for mask in canvases.masks]))
 
 
 def strength_map(mask: np.ndarray, strength: float, fade: float) -> np.ndarray:

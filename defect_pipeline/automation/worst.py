@@ -1,14 +1,15 @@
 """Which images of a class to look at first when one of its checks fails, by what the artifacts already say of each."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass
 from pathlib import Path
-
-import pandas as pd
 
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.synthesis import IMAGES
+from defect_pipeline.lazy import pd
 from defect_pipeline.store import Artifact, Store
 
 SHOWN = 6

@@ -4,9 +4,9 @@ and the low-rank adapters of System B."""
 from collections.abc import Callable
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from torch import Generator, Tensor, nn
-from torch.nn import functional as F
 
 from defect_pipeline.diffusion.backbone import Backbone, embed
 from defect_pipeline.diffusion.sampling import control_residuals
@@ -37,15 +37,12 @@ class Examples:
         return picks, cut(self.latents[picks], corners, side), drivers, cut(self.masks[picks], corners, side)
 
     @classmethod
-    def of(cls, backbone: Backbone, images: Tensor, drivers: Tensor, masks: Tensor, prompts: list[str]) -> "Examples":
+    def of(
+        cls, backbone: Backbone, images: np.ndarray, drivers: np.ndarray, masks: np.ndarray, prompts: list[str]
+    ) -> "Examples":
         """From images and drivers (n, H, W, 3) uint8 and masks (n, H, W) bool; images are encoded once and for all."""
-        latents = backbone.encode_pixels(images)
-        factor = images.shape[1] // latents.shape[2]
-        small = (
-            F.max_pool2d(masks[:, None].float(), factor)[:, 0] > 0
-        )  # a defect thinner than a latent cell still counts
-        device = backbone.device
-        return cls(latents, drivers.permute(0, 3, 1, 2).to(device), small.to(device), prompts)
+        painted = torch.from_numpy(drivers).permute(0, 3, 1, 2).to(backbone.device)
+        return cls(backbone.encode_pixels(images), painted, backbone.at_latent_size(masks) > 0, prompts)
 
 
 def concept_loss(

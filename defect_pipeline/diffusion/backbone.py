@@ -5,12 +5,12 @@ class of its own, named in their ``config.json``, and a hypernetwork prior in ``
 neither is assumed.
 """
 
-import hashlib
 import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
+import numpy as np
 import torch
 from diffusers import (
     AutoencoderKL,
@@ -22,6 +22,7 @@ from diffusers import (
     UNet2DConditionModel,
 )
 from torch import Tensor, nn
+from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
@@ -75,9 +76,13 @@ class Backbone:
         ]
         return torch.cat(parts).float() * self.vae.config.scaling_factor
 
-    def encode_pixels(self, images: Tensor) -> Tensor:
+    def encode_pixels(self, images: np.ndarray) -> Tensor:
         """The latents of images (n, H, W, 3) uint8, as `decode` gives them."""
-        return self.encode(images.permute(0, 3, 1, 2).float() / 127.5 - 1)
+        return self.encode(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127.5 - 1)
+
+    def at_latent_size(self, maps: np.ndarray) -> Tensor:
+        """Maps (n, H, W) as (n, h, w) float32: what is as thin as a pixel fills its latent cell."""
+        return F.max_pool2d(torch.from_numpy(maps)[:, None].float(), self.factor)[:, 0].to(self.device)
 
     @torch.no_grad()
     def decode(self, latents: Tensor, batch: int = 16) -> Tensor:
@@ -88,17 +93,19 @@ class Backbone:
             images.append(((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu())
         return torch.cat(images)
 
-    def new_hypernetwork(self, init: str) -> ControlNetModel:
+    def new_hypernetwork(self, init: str, seed: int = 0) -> ControlNetModel:
         """A trainable copy of the U-Net's encoder behind zero convolutions (paper A §3.2), or the backbone's own prior.
 
-        ``init`` "zero": `ControlNetModel.from_unet`, a no-op until trained. "backbone": the directory's
-        ``controlnet/``, which already knows that painted regions mean defects.
+        ``init`` "zero": `ControlNetModel.from_unet`, a no-op until trained, what it draws coming from ``seed``.
+        "backbone": the directory's ``controlnet/``, which already knows that painted regions mean defects.
         """
-        if init == "zero":
-            channels = (16, 32, 96, 256)[: self.factor.bit_length()]  # of the papers' network at factor 8
+        if init != "zero":
+            return self.load_hypernetwork(self.directory / "controlnet")
+        channels = (16, 32, 96, 256)[: self.factor.bit_length()]  # of the papers' network at factor 8
+        with torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(seed)
             hypernetwork = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
-            return hypernetwork.to(self.device, memory_format=torch.channels_last)
-        return self.load_hypernetwork(self.directory / "controlnet")
+        return hypernetwork.to(self.device, memory_format=torch.channels_last)
 
     def load_hypernetwork(self, directory: Path) -> ControlNetModel:
         """A saved hypernetwork, frozen, in float32 on the backbone's device."""
@@ -149,18 +156,6 @@ def load_pipeline(directory: Path) -> StableDiffusionPipeline:
         torch_dtype=torch.float32, safety_checker=None, requires_safety_checker=False,
         local_files_only=True,
     )  # fmt: skip
-
-
-def directory_digest(directory: Path) -> str:
-    """sha256 (16 hex digits) over the names and bytes of a directory's files: the revision of a local model."""
-    digest = hashlib.sha256()
-    for path in sorted(
-        p for p in directory.rglob("*") if p.is_file() and p.suffix in {".json", ".safetensors", ".txt"}
-    ):
-        digest.update(path.relative_to(directory).as_posix().encode())
-        with path.open("rb") as file:
-            digest.update(hashlib.file_digest(file, "sha256").digest())
-    return digest.hexdigest()[:16]
 
 
 def embed(tokenizer: CLIPTokenizer, text_encoder: nn.Module, prompts: list[str]) -> Tensor:

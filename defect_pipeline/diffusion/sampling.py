@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 
+import numpy as np
 import torch
 from diffusers import ControlNetModel, DPMSolverMultistepScheduler
 from torch import Generator, Tensor, nn
@@ -22,6 +23,11 @@ def control_residuals(hypernetwork: ControlNetModel | nn.Module, condition: Tens
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
     return residuals
+
+
+def conditions(drivers: np.ndarray) -> Tensor:
+    """Drivers (n, H, W, 3) uint8 as a hypernetwork takes them, (n, 3, H, W) in [0, 1]."""
+    return torch.from_numpy(drivers).permute(0, 3, 1, 2).float() / 255
 
 
 def initial_noise(seeds: Sequence[int], shape: tuple[int, int, int], device: torch.device) -> Tensor:

@@ -49,6 +49,11 @@ class TrainingState:
     images: int  # seen since this process began
 
 
+def mean(losses: Sequence[Tensor]) -> float:
+    """Of scalar tensors; waits for the device once."""
+    return torch.stack(list(losses)).mean().item()
+
+
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> Generator:
     """Randomness of one step: a resumed run draws what an uninterrupted one would have drawn."""
     return Generator(device).manual_seed((seed * 1_000_003 + step) % 2**63)

@@ -5,13 +5,17 @@ symmetries of the square. What counts as too near is read off the real images th
 to one of another part (leave one part out).
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
 
-from defect_pipeline.evaluation.features import Extractor
+if TYPE_CHECKING:
+    from defect_pipeline.evaluation.features import Extractor
 
 BITS = 64  # of the perceptual hash
 LEVEL = 0.01  # share of real images that the thresholds would call copies

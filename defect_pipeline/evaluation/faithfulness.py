@@ -4,14 +4,16 @@ A twin is painted from the same noise on the same structure, the mask left out o
 two is what the mask did.
 """
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 import cv2
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.imaging.masks import dilated, instances_of
+from defect_pipeline.lazy import pd
 
 NEAR = 8  # px around a mask
 SMALL = 0.01  # share of the image; a mask below it counts as small, and is held to less

@@ -12,10 +12,11 @@ from typing import Any, Protocol
 
 import cv2
 import numpy as np
-import pandas as pd
 from pycocotools import mask as rle
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
+
+from defect_pipeline.lazy import pd
 
 
 class Detections(Protocol):

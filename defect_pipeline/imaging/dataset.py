@@ -1,5 +1,7 @@
 """The tables that everything downstream reads: images, their defect instances, and the files that could not be used."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 from collections import defaultdict
@@ -9,10 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
+from defect_pipeline.lazy import pd
 
 INSTANCE_COLUMNS = ("image_id", "category", "counts", "area", "bbox", "source", "iscrowd")
 REJECTED_COLUMNS = ("path", "reason", "remedy")
@@ -80,7 +82,7 @@ class Dataset:
         """Ids of the images that show at least one instance of the category, ascending."""
         return sorted(set(self.instances.loc[self.instances["category"] == category, "image_id"]))
 
-    def with_columns(self, **columns: Any) -> "Dataset":
+    def with_columns(self, **columns: Any) -> Dataset:
         """A copy whose image table also has these columns (in the order of the rows, or Series indexed by image_id)."""
         return replace(self, images=self.images.assign(**columns))
 
@@ -104,7 +106,7 @@ class Dataset:
         self.opened.to_parquet(directory / "opened.parquet")
 
     @classmethod
-    def load(cls, directory: Path, root: Path) -> "Dataset":
+    def load(cls, directory: Path, root: Path) -> Dataset:
         """What `save` wrote; `root` is the folder that the paths are relative to. `opened` may be missing or broken."""
         coco = json.loads((directory / "annotations.json").read_text(encoding="utf-8"))
         names = {category["id"]: category["name"] for category in coco["categories"]}

@@ -1,12 +1,13 @@
 """Parts of a data set: what a reader declares, is given, and depends on, and nothing else."""
 
+from __future__ import annotations
+
 from dataclasses import dataclass, replace
 from typing import Literal
 
-import pandas as pd
-
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.splits import SPLITS
+from defect_pipeline.lazy import pd
 
 
 @dataclass(frozen=True)

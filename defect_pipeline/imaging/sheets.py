@@ -1,15 +1,20 @@
 """Pictures for people: mask overlays, contact sheets and curves, to a file or into the metadata that Dagster shows."""
 
+from __future__ import annotations
+
 import base64
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import cv2
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 
 from defect_pipeline.errors import PipelineError
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 PAPER, INK = 255, 40  # grey of the sheet and of its captions
 CAPTION = 14  # px high
@@ -52,9 +57,7 @@ def contact_sheet(
 
 def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str) -> np.ndarray:
     """A small line plot, one line per name over its (x, y) points, as RGB uint8 (300, 480, 3)."""
-    figure = Figure(figsize=(4.8, 3.0), dpi=100, layout="constrained")  # no pyplot: it keeps figures alive
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    canvas, axes = _canvas(4.8, 3.0)
     for name, points in values.items():
         axes.plot([x for x, _ in points], [y for _, y in points], label=name, linewidth=1.2)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -67,9 +70,7 @@ def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabe
 
 def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], title: str) -> np.ndarray:
     """Values side by side with their errors, one bar a name, as RGB uint8 (300, 640, 3)."""
-    figure = Figure(figsize=(6.4, 3.0), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    canvas, axes = _canvas(6.4, 3.0)
     axes.barh(list(names), list(values), xerr=list(errors), height=0.6, capsize=3)
     axes.invert_yaxis()
     axes.set(title=title)
@@ -82,9 +83,7 @@ def heat_map(
     values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> np.ndarray:
     """Values (r, c) as colours, the smaller the brighter, each under its text; RGB uint8, 90 px a cell and its margins."""
-    figure = Figure(figsize=(1.6 + 1.1 * len(columns), 1.0 + 0.9 * len(rows)), dpi=100, layout="constrained")
-    canvas = FigureCanvasAgg(figure)
-    axes = figure.subplots()
+    canvas, axes = _canvas(1.6 + 1.1 * len(columns), 1.0 + 0.9 * len(rows))
     axes.imshow(values, cmap="viridis_r", aspect="auto")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for r, line in enumerate(texts):
@@ -127,6 +126,15 @@ def data_uri(image: np.ndarray, side: int) -> str:
         height, width = (max(1, round(factor * n)) for n in image.shape[:2])
         image = cv2.resize(image, (width, height), interpolation=cv2.INTER_AREA)
     return _uri(_encoded(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 85), "webp")
+
+
+def _canvas(width: float, height: float) -> tuple[FigureCanvasAgg, Axes]:
+    """Axes to plot on, in inches of 100 px, and what draws them; no pyplot, which keeps figures alive."""
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
+    return FigureCanvasAgg(figure), figure.subplots()
 
 
 def _cell(image: np.ndarray, text: str, cell: int, strip: int) -> np.ndarray:

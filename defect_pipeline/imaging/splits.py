@@ -1,13 +1,14 @@
 """Train, val and test by group: no part on two sides, each class on every side it can fill, nothing moves later."""
 
+from __future__ import annotations
+
 import hashlib
 import json
 import math
 from collections.abc import Hashable, Sequence
 
-import pandas as pd
-
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.lazy import pd
 
 SPLITS = ("train", "val", "test")
 FRACTIONS = (0.7, 0.1, 0.2)

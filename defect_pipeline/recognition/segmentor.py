@@ -182,6 +182,11 @@ class SegmentorTraining:
         optimizer = under("optimizer", optimizer_tensors(self.optimizer))
         return {"step": torch.tensor(self.step), **under("parameters", self.parameters()), **optimizer}
 
+    def scored(self, score: float) -> dict[str, Tensor]:
+        """A copy of the trainable tensors, with what they are worth."""
+        copies = {name: p.clone() for name, p in self.parameters().items()}
+        return {"score": torch.tensor(score, dtype=torch.float64), **under("parameters", copies)}
+
 
 def train_segmentor(
     model: nn.Module,

@@ -155,7 +155,7 @@ def test_training_images_given_back_are_found_to_be_copies(
     store = _copy(finished, tmp_path).store_root
     shutil.rmtree(store / "copy_report" / "alpha")
     training = read_training({"alpha": finished.store.current("topological_drivers", "alpha").path})
-    images, masks = list(training.images.numpy()[:6]), list(training.masks.numpy()[:6])
+    images, masks = list(training.images[:6]), list(training.masks[:6])
     images[1], masks[1] = np.ascontiguousarray(images[1][:, ::-1]), np.ascontiguousarray(masks[1][:, ::-1])
     monkeypatch.setattr("defect_pipeline.assets.copying.read_set", lambda painted, bank: (images, masks))
     strict = replace(tiny_profile.thresholds, copies=0.05)

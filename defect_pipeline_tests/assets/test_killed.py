@@ -23,17 +23,23 @@ import pytest
 import torch
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import concept, segmentation
+from defect_pipeline.assets import segmentation
 from defect_pipeline.assets.stablesdg import recognise
 from defect_pipeline.assets.stage import STAGES
 from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.cli import main
+from defect_pipeline.diffusion import training
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.recognition import classifier, segmentor
 from defect_pipeline.store import Artifact, Store
 from defect_pipeline_tests.assets.test_chain import tiny, write_component
 
 server = multiprocessing.get_context("forkserver")
 OF_THIS_PROCESS = {"seconds", "images per second", "loss", "painted now"}  # metadata; so is the loss curve
+METHODS = (  # which the definitions do not load
+    "defect_pipeline.diffusion.lora", "defect_pipeline.diffusion.adapters", "defect_pipeline.diffusion.token",
+    "defect_pipeline.evaluation.features", "defect_pipeline.imaging.augment", "defect_pipeline.imaging.descriptions",
+)  # fmt: skip
 SHORT = 2  # steps from one checkpoint of a segmentor or classifier to the next
 
 
@@ -59,7 +65,7 @@ class Kill:
 
 
 TEXT, BYTES = "pathlib.Path.write_text", "pathlib.Path.write_bytes"
-TENSORS = "defect_pipeline.checkpoints.save_file"
+TENSORS = "defect_pipeline.checkpoints._save"
 CHECKPOINT = (TENSORS, ".checkpoint.safetensors.*", 2)  # the first was at step 10
 KILLS = [
     Kill("inspection_images", TEXT, "annotations.json"),
@@ -115,7 +121,7 @@ def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
 @pytest.fixture(scope="module")
 def whole(profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The store of a run of each system that nobody interrupted. The server imports meanwhile."""
-    server.set_forkserver_preload([__name__, "defect_pipeline.definitions", "defect_pipeline.summary"])
+    server.set_forkserver_preload([__name__, "defect_pipeline.definitions", "defect_pipeline.summary", *METHODS])
     forkserver.ensure_running()
     base = tmp_path_factory.mktemp("whole")
     write_component(base / "data")
@@ -249,7 +255,7 @@ def _watch_trainings(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 
         return wrapped
 
-    monkeypatch.setattr(concept, "training_loop", watched(concept.training_loop))
-    monkeypatch.setattr(segmentation, "train_segmentor", watched(segmentation.train_segmentor))
-    monkeypatch.setattr(recognise, "train_classifier", watched(recognise.train_classifier))
+    monkeypatch.setattr(training, "training_loop", watched(training.training_loop))
+    monkeypatch.setattr(segmentor, "train_segmentor", watched(segmentor.train_segmentor))
+    monkeypatch.setattr(classifier, "train_classifier", watched(classifier.train_classifier))
     return steps

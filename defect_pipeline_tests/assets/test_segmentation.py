@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from defect_pipeline import profiles
-from defect_pipeline.recognition.segmentor import SegmentorTraining
+from defect_pipeline.recognition import segmentor
 
 segmentation = importlib.import_module("defect_pipeline.assets.segmentation")
 STAGES = [("synthetic", 4), ("real", 12)]
@@ -24,9 +24,9 @@ class Training:
             settings=SimpleNamespace(segmentor=profiles.Segmentor(trials=3)),
             workdir=directory, progress=lambda *_, **__: None, classes=lambda: ("pit",),
         )  # fmt: skip
-        monkeypatch.setattr(segmentation, "train_segmentor", self.train)
+        monkeypatch.setattr(segmentor, "train_segmentor", self.train)
         monkeypatch.setattr(segmentation, "validation_windows", lambda build: (["image"] * val_images, []))
-        monkeypatch.setattr(segmentation, "predict", lambda model, images: model.weight.item())
+        monkeypatch.setattr(segmentor, "predict", lambda model, images: model.weight.item())
         monkeypatch.setattr(segmentation, "segmentation_figures", self.judge)
         monkeypatch.setattr(segmentation, "CHECKPOINT_STEPS", 5)
 
@@ -36,7 +36,7 @@ class Training:
                 raise KeyboardInterrupt
             nn.init.constant_(model.weight, step + 1)
             optimizer = torch.optim.SGD(model.parameters(), 0.1)
-            yield SegmentorTraining(step + 1, torch.tensor(0.0), model, optimizer)
+            yield segmentor.SegmentorTraining(step + 1, torch.tensor(0.0), model, optimizer)
 
     def judge(self, truth, step, categories):
         self.tried.append(int(step))

@@ -7,9 +7,10 @@ import torch
 from diffusers import AutoencoderKL
 
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
-from defect_pipeline.diffusion.backbone import directory_digest, load_backbone, load_pipeline
+from defect_pipeline.diffusion.backbone import load_backbone, load_pipeline
 from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.files import directory_digest
 
 
 def test_both_kinds_load_by_the_same_path(tiny_backbone: Path, tiny_stable_diffusion: Path):

@@ -16,8 +16,8 @@ from defect_pipeline.errors import PipelineError
 
 def examples(backbone, n: int = 6) -> Examples:
     g = torch.Generator().manual_seed(0)
-    images = (torch.rand(n, 64, 64, 3, generator=g) * 255).byte()
-    masks = torch.rand(n, 64, 64, generator=g) > 0.99
+    images = (torch.rand(n, 64, 64, 3, generator=g) * 255).byte().numpy()
+    masks = (torch.rand(n, 64, 64, generator=g) > 0.99).numpy()
     return Examples.of(backbone, images, images // 5, masks, ["an image of a sks with a crack defect"] * n)
 
 

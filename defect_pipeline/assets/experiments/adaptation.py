@@ -4,9 +4,13 @@ Every cell paints images of one class in several ways, and judges each against h
 the classes.
 """
 
+from __future__ import annotations
+
 from collections.abc import Callable
 from itertools import product
+from typing import TYPE_CHECKING
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import backbone_of, load_untouched, train
 from defect_pipeline.assets.experiments.painted import UNCHANGED, Painted, judge, over_classes, paint
 from defect_pipeline.assets.experiments.rows import bars_of, table_stage
@@ -22,11 +26,11 @@ from defect_pipeline.assets.stablesdg.adapt import (
 )
 from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build, Pipeline, stage
-from defect_pipeline.diffusion.adapters import prompted_loss
-from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.token import TOKEN, load_token
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import heat_map
+
+if TYPE_CHECKING:
+    from defect_pipeline.diffusion.backbone import Backbone
 
 ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
 LEARNED, IMAGES, PROMPT, STRENGTH, GUIDANCE = "learned", "images", "prompt", "strength", "guidance"
@@ -75,7 +79,7 @@ def table_ii(build: Build) -> None:
 
 def _token(build: Build) -> tuple[Backbone, str]:
     backbone = load_untouched(build)
-    load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
+    diffusion.token.load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
     return backbone, build.settings.stablesdg.prompt
 
 
@@ -96,7 +100,7 @@ def _all_parameters(build: Build) -> tuple[Backbone, str]:
     fit_linear(backbone, latents)
     networks = (backbone.unet, backbone.text_encoder)
     parameters = [p for network in networks for p in network.requires_grad_(True).parameters()]
-    loss_at = prompted_loss(backbone, latents, _in_words(build), batch=settings.batch)
+    loss_at = diffusion.adapters.prompted_loss(backbone, latents, _in_words(build), batch=settings.batch)
     train(build, parameters, loss_at, settings.steps, build.settings.concept.learning_rate, name="all parameters")
     for network in networks:
         network.requires_grad_(False)
@@ -105,7 +109,7 @@ def _all_parameters(build: Build) -> tuple[Backbone, str]:
 
 def _in_words(build: Build) -> str:
     """The prompt with the class's name where the token stands."""
-    return build.settings.stablesdg.prompt.replace(TOKEN, build.defect_class.replace("_", " "))
+    return build.settings.stablesdg.prompt.replace(diffusion.token.TOKEN, build.defect_class.replace("_", " "))
 
 
 ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {

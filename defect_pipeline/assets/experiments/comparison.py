@@ -4,14 +4,16 @@ Every one of them sees the train images of one class and paints as many images a
 without knowledge, DCGAN and the diffusion from scratch, also see the mirror images, for little data is all there is.
 """
 
+from __future__ import annotations
+
 import time
 from collections.abc import Callable, Sequence, Sized
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
-import torch
 
+from defect_pipeline import baselines, diffusion
 from defect_pipeline.assets.concept import (
     backbone_of,
     concept_prompt,
@@ -30,18 +32,18 @@ from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.assets.synthesis import image_seed
-from defect_pipeline.baselines.dcgan import DCGAN, build_dcgan, train_dcgan
-from defect_pipeline.baselines.dcgan import paint as paint_dcgan
-from defect_pipeline.baselines.ddim import build_unet, sample_ddim, unconditional_loss
 from defect_pipeline.checkpoints import read_tensors, write_tensors
-from defect_pipeline.diffusion.adapters import Examples
-from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.sampling import initial_noise
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.geometry import crop_resize
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import heat_map
 from defect_pipeline.store import atomic_write
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from defect_pipeline.baselines.dcgan import DCGAN
+    from defect_pipeline.diffusion.backbone import Backbone
 
 GENERATOR, STEPS, MINUTES = "generator", "steps", "minutes"
 CHECKPOINTS = 20  # of a DCGAN's training
@@ -104,19 +106,19 @@ def _dcgan(build: Build, crops: list[Crop]) -> Made:
     """Trained at a size of its own; what it paints is brought to the profile's."""
     settings, size = build.settings.baselines, build.settings.drivers.size
     images = np.stack([crop_resize(image, (0, 0, size), settings.gan_size) for image in _mirrored(crops)])
-    gan = build_dcgan(
+    gan = baselines.dcgan.build_dcgan(
         settings.gan_size, width=settings.gan_width, seed=build.pipeline.seed, device=build.settings.device
     )
     minutes = _timed(build, "dcgan", settings.gan_steps, lambda: _train_dcgan(build, gan, images))
-    painted = paint_dcgan(gan, _seeds(build, "dcgan"))
+    painted = baselines.dcgan.paint(gan, _seeds(build, "dcgan"))
     return Made([crop_resize(image, (0, 0, settings.gan_size), size) for image in painted], settings.gan_steps, minutes)
 
 
 def _train_dcgan(build: Build, gan: DCGAN, images: np.ndarray) -> list[float]:
     """Train in place, with checkpoints; the generator's loss at each step since this process began."""
     settings, file = build.settings.baselines, build.workdir / "dcgan.safetensors"
-    losses: list[torch.Tensor] = []
-    loop = train_dcgan(
+    losses: list[Tensor] = []
+    loop = baselines.dcgan.train_dcgan(
         gan, images, steps=settings.gan_steps, seed=build.pipeline.seed, batch=settings.gan_batch,
         learning_rate=settings.gan_learning_rate, resume=read_tensors(file),
     )  # fmt: skip
@@ -131,15 +133,15 @@ def _train_dcgan(build: Build, gan: DCGAN, images: np.ndarray) -> list[float]:
 def _ddim(build: Build, crops: list[Crop]) -> Made:
     """In the latents of the profile's autoencoder, by the one training loop."""
     settings, backbone = build.settings.baselines, load_untouched(build)
-    latents = backbone.encode_pixels(torch.from_numpy(_mirrored(crops)))
+    latents = backbone.encode_pixels(_mirrored(crops))
     channels, side = latents.shape[1:3]
-    unet = build_unet(channels, side, settings.ddim_widths, seed=build.pipeline.seed).to(backbone.device)
-    loss_at = unconditional_loss(unet, backbone.noising, latents, batch=settings.ddim_batch)
+    unet = baselines.ddim.build_unet(channels, side, settings.ddim_widths, seed=build.pipeline.seed).to(backbone.device)
+    loss_at = baselines.ddim.unconditional_loss(unet, backbone.noising, latents, batch=settings.ddim_batch)
     steps, rate = settings.ddim_steps, settings.ddim_learning_rate
     training = partial(train, build, list(unet.parameters()), loss_at, steps, rate, name="ddim")
     minutes = _timed(build, "ddim", steps, training)
-    noise = initial_noise(_seeds(build, "ddim"), (channels, side, side), backbone.device)
-    painted = sample_ddim(unet.eval(), backbone.scheduler, noise, steps=settings.ddim_solver_steps)
+    noise = diffusion.sampling.initial_noise(_seeds(build, "ddim"), (channels, side, side), backbone.device)
+    painted = baselines.ddim.sample_ddim(unet.eval(), backbone.scheduler, noise, steps=settings.ddim_solver_steps)
     return Made(list(backbone.decode(painted).numpy()), steps, minutes)
 
 
@@ -168,10 +170,10 @@ def _dreambooth(build: Build, crops: list[Crop]) -> Made:
     """The first system's concept, learned from this class's images alone."""
     backbone, prompt = load_untouched(build), concept_prompt(build)
     images, drivers, masks = (
-        torch.from_numpy(np.stack(parts))
+        np.stack(parts)
         for parts in zip(*((c.image, make_driver(build, c.image, c.masks), c.mask()) for c in crops), strict=True)
     )
-    examples = Examples.of(backbone, images, drivers, masks, [prompt] * len(crops))
+    examples = diffusion.adapters.Examples.of(backbone, images, drivers, masks, [prompt] * len(crops))
     prior = prior_latents(build, backbone)
     training = partial(learn_concept, build, backbone, examples, prior, name="dreambooth")
     minutes = _timed(build, "dreambooth", build.settings.concept.steps, training)

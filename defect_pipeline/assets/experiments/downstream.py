@@ -5,14 +5,17 @@ groups of that share alone. All arms of a share take the same optimizer steps, a
 same test images.
 """
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from itertools import product
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
+from defect_pipeline import recognition
 from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
@@ -26,7 +29,10 @@ from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
 from defect_pipeline.imaging.sheets import bars
-from defect_pipeline.recognition.segmentor import Prediction, predict
+from defect_pipeline.lazy import pd
+
+if TYPE_CHECKING:
+    from defect_pipeline.recognition.segmentor import Prediction
 
 ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training stage, and its share of the steps
     "real": (("real", 1.0),),
@@ -89,7 +95,7 @@ def _measure(build: Build, share: str) -> None:
 
     crops = [crop for i in dataset.subset("test") for crop in windows(dataset, i, build.settings.drivers.size)]
     truth = [[(dataset.categories.index(k), mask) for k, mask in crop.masks] for crop in crops]
-    seen = predict(model, [crop.image for crop in crops])
+    seen = recognition.segmentor.predict(model, [crop.image for crop in crops])
     groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
     counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
     real_steps = sum(steps * OF_REAL.get(name, 0) for name, steps in stages)
@@ -207,7 +213,7 @@ def _unpacked(packed: list[dict]) -> tuple[list[list[tuple[int, np.ndarray]]], l
         truth.append([(k, decode(counts, height, width)) for k, counts in image["truth"]])
         masks = [decode(counts, height, width) for counts in image["masks"]]
         seen.append(
-            Prediction(
+            recognition.segmentor.Prediction(
                 np.array(masks, bool).reshape(-1, height, width),
                 np.array(image["boxes"], np.float32).reshape(-1, 4),
                 np.array(image["scores"], np.float32),

@@ -1,13 +1,12 @@
 """What the generator itself is worth over seeds: paper A, Table 3 (variety) and Table 4 (concept before condition)."""
 
-import pandas as pd
-
 from defect_pipeline.assets.experiments.rows import bars_of, interval, keep_rows, keep_table, rows_of, table_stage
 from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, chain_of, train_groups
 from defect_pipeline.assets.order import ORDERS, read_order
 from defect_pipeline.assets.quality import read_variety
 from defect_pipeline.assets.stage import PICTURES, Build, chain_settings, stage
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.lazy import pd
 
 SEED_CELLS = {f"seed {seed}": seed for seed in SEEDS}
 FEW = "10%"  # of the groups: where the paper asks whether the concept helps

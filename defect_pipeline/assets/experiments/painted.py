@@ -1,9 +1,11 @@
 """Images of one class painted in several ways: figures of each, a sheet, and the mean over the classes."""
 
+from __future__ import annotations
+
 from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.copying import Originals
 from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of
@@ -11,10 +13,13 @@ from defect_pipeline.assets.references import HELD_OUT, extractor_of, rememberin
 from defect_pipeline.assets.stablesdg.adapt import class_windows, image_oriented
 from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build
-from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.lazy import pd
+
+if TYPE_CHECKING:
+    from defect_pipeline.diffusion.backbone import Backbone
 
 UNCHANGED = "train images, unchanged"
 SHOWN = 6

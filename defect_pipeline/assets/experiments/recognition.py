@@ -3,10 +3,11 @@
 A cell is a share and a seed. Its generator has seen the real images of that share alone, as its classifiers have.
 """
 
+from __future__ import annotations
+
 from itertools import product
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of, table_stage
 from defect_pipeline.assets.experiments.shares import SECOND, SEEDS, chain_of
@@ -20,6 +21,7 @@ from defect_pipeline.assets.stablesdg.recognise import (
 )
 from defect_pipeline.assets.stage import Build, Pipeline, chain_settings, stage
 from defect_pipeline.imaging.sheets import bars, curve
+from defect_pipeline.lazy import pd
 
 REAL, STRONG, SYNTHETIC = ARMS = ("real", "real, strongly augmented", "real and synthetic")
 FEW, MORE = "40%", ("60%", "80%")

@@ -1,14 +1,16 @@
 """From the rows that cells leave behind to a table: means with intervals, CSV, a picture."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Callable, Iterable
 
 import dagster as dg
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.imaging.sheets import bars
+from defect_pipeline.lazy import pd
 
 ROWS = "rows.json"
 RESAMPLES = 2000

@@ -3,14 +3,16 @@
 A seed draws its own split, so that over seeds more parts are tested on than the test side of one split holds.
 """
 
+from __future__ import annotations
+
 from dataclasses import astuple
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.splits import assign_splits
+from defect_pipeline.lazy import pd
 from defect_pipeline.store import Artifact, Store, digest_of
 
 SHARES = {"10%": 0.1, "40%": 0.4, "60%": 0.6, "80%": 0.8, "100%": 1.0}  # of the annotated train groups

@@ -1,9 +1,10 @@
 """Both systems and their union on the same data: what mask control costs StableSDG, and what adapters bring to drivers."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 
 import numpy as np
-import pandas as pd
 
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.copying import read_copies
@@ -18,6 +19,7 @@ from defect_pipeline.assets.synthesis import read_set
 from defect_pipeline.assets.union.places import INSTEAD
 from defect_pipeline.evaluation.distances import compare
 from defect_pipeline.imaging.sheets import contact_sheet, heat_map
+from defect_pipeline.lazy import pd
 from defect_pipeline.store import Artifact
 
 FIRST = CHAIN[: CHAIN.index("sadf_accepted") + 1]

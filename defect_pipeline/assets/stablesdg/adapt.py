@@ -1,24 +1,26 @@
 """What a class looks like, in two stages (paper B §3.1, §3.2): a token's embedding, then low-rank adapters."""
 
+from __future__ import annotations
+
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from safetensors.torch import load_file, save_file
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import backbone_of, describe_training, load_untouched, train
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.assets.synthesis import image_seed
-from defect_pipeline.diffusion.adapters import prompted_loss
-from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.lora import add_lora, load_lora, save_lora
-from defect_pipeline.diffusion.sampling import sample_images
-from defect_pipeline.diffusion.token import TOKEN, learnable_token, load_token, save_token
-from defect_pipeline.diffusion.unet import SkipUNet
+from defect_pipeline.checkpoints import load_weights, save_weights
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, windows
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from defect_pipeline.diffusion.backbone import Backbone
 
 EMBEDDING = "learned_embeds.safetensors"  # the name that diffusers looks for
 LINEAR = "linear.safetensors"
@@ -48,9 +50,9 @@ def token_embedding(build: Build) -> None:
     """A word for the class: one row of the vocabulary learns, nothing else (paper B, stage 1)."""
     settings, backbone = build.settings.stablesdg, load_untouched(build)
     latents = train_latents(build, backbone)
-    before = preview(build, backbone, settings.prompt.replace(TOKEN, settings.like))
+    before = preview(build, backbone, settings.prompt.replace(diffusion.token.TOKEN, settings.like))
     losses = learn_token(build, backbone, latents, settings.prompt)
-    save_token(backbone, build.path / EMBEDDING)
+    diffusion.token.save_token(backbone, build.path / EMBEDDING)
     describe_training(build, losses, settings.token_steps)
     build.metadata |= {"train images": len(latents), "prompt": settings.prompt}
     _show(build, before, preview(build, backbone))
@@ -74,53 +76,53 @@ def lora_weights(build: Build) -> None:
     What the embedded U-Net does in closed form beside its layers, `GaussianDenoiser`, is fitted to the class as well.
     """
     settings, backbone = build.settings.stablesdg, load_untouched(build)
-    load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
+    diffusion.token.load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
     latents, before = train_latents(build, backbone), preview(build, backbone)
     trainable, losses = learn_adapters(build, backbone, latents, settings.prompt)
-    if isinstance(backbone.unet, SkipUNet):
-        save_file({k: v.contiguous() for k, v in backbone.unet.linear.state_dict().items()}, build.path / LINEAR)
-    save_lora(backbone, build.path)
+    if isinstance(backbone.unet, diffusion.unet.SkipUNet):
+        save_weights(backbone.unet.linear, build.path / LINEAR)
+    diffusion.lora.save_lora(backbone, build.path)
     describe_training(build, losses, settings.steps)
     build.metadata |= {"train images": len(latents), "rank": settings.rank, "parameters": trainable}
     _show(build, before, preview(build, backbone))
 
 
 def learn_token(
-    build: Build, backbone: Backbone, latents: torch.Tensor, prompt: str, *, name: str = "checkpoint"
+    build: Build, backbone: Backbone, latents: Tensor, prompt: str, *, name: str = "checkpoint"
 ) -> list[tuple[float, float]]:
     """Give the backbone's vocabulary the token and train its embedding on the latents; the loss curve."""
     settings = build.settings.stablesdg
-    with learnable_token(backbone, settings.like) as row:
-        loss_at = prompted_loss(backbone, latents, prompt, batch=settings.batch)
+    with diffusion.token.learnable_token(backbone, settings.like) as row:
+        loss_at = diffusion.adapters.prompted_loss(backbone, latents, prompt, batch=settings.batch)
         return train(build, [row], loss_at, settings.token_steps, settings.token_learning_rate, name=name)
 
 
 def learn_adapters(
-    build: Build, backbone: Backbone, latents: torch.Tensor, prompt: str, *, name: str = "checkpoint"
+    build: Build, backbone: Backbone, latents: Tensor, prompt: str, *, name: str = "checkpoint"
 ) -> tuple[int, list[tuple[float, float]]]:
     """Give the backbone adapters and train them on the latents; how many numbers learned, and the loss curve."""
     settings = build.settings.stablesdg
     fit_linear(backbone, latents)
-    trainable = add_lora(backbone, settings.rank, build.pipeline.seed)
-    loss_at = prompted_loss(backbone, latents, prompt, batch=settings.batch)
+    trainable = diffusion.lora.add_lora(backbone, settings.rank, build.pipeline.seed)
+    loss_at = diffusion.adapters.prompted_loss(backbone, latents, prompt, batch=settings.batch)
     losses = train(build, trainable, loss_at, settings.steps, settings.learning_rate, name=name)
     return sum(p.numel() for p in trainable), losses
 
 
-def fit_linear(backbone: Backbone, latents: torch.Tensor) -> None:
+def fit_linear(backbone: Backbone, latents: Tensor) -> None:
     """Fit what the embedded U-Net does in closed form to the latents; other backbones have no such part."""
-    if isinstance(backbone.unet, SkipUNet):
+    if isinstance(backbone.unet, diffusion.unet.SkipUNet):
         backbone.unet.linear.fit(latents, backbone.noising.alphas_cumprod)
 
 
 def load_adapted(build: Build) -> Backbone:
     """The backbone with the class's token and adapters."""
     backbone = load_untouched(build)
-    load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
+    diffusion.token.load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
     adapters = build.parent("lora_weights").path
-    if (adapters / LINEAR).exists() and isinstance(backbone.unet, SkipUNet):
-        backbone.unet.linear.load_state_dict(load_file(adapters / LINEAR))
-    load_lora(backbone, adapters)
+    if (adapters / LINEAR).exists() and isinstance(backbone.unet, diffusion.unet.SkipUNet):
+        load_weights(backbone.unet.linear, adapters / LINEAR)
+    diffusion.lora.load_lora(backbone, adapters)
     return backbone
 
 
@@ -145,7 +147,7 @@ def preview(build: Build, backbone: Backbone, prompt: str | None = None) -> list
     """What the prompt alone paints, the class's own unless another is given, from seeds that stay the same."""
     settings = build.settings.stablesdg
     seeds = range(PREVIEW_SEED, PREVIEW_SEED + PREVIEWS)
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, [prompt or settings.prompt] * PREVIEWS, seeds, build.settings.drivers.size,
         steps=settings.solver_steps, guidance=1.0, batch=PREVIEWS,
     )  # fmt: skip
@@ -176,11 +178,11 @@ def image_oriented(
     """
     settings, parts = build.settings.stablesdg, []
 
-    def decode(start: int, latents: torch.Tensor) -> None:
+    def decode(start: int, latents: Tensor) -> None:
         parts.append(backbone.decode(latents).numpy())
         on_batch(start, parts[-1])
 
-    sample_images(
+    diffusion.sampling.sample_images(
         backbone, [prompt or settings.prompt] * len(names),
         [image_seed(build.pipeline.seed, build.defect_class, f"stablesdg/{name}") for name in names],
         build.settings.drivers.size, steps=settings.solver_steps, guidance=guidance,
@@ -189,12 +191,12 @@ def image_oriented(
     return np.concatenate(parts)
 
 
-def _encoded(backbone: Backbone, images: Sequence[np.ndarray]) -> torch.Tensor:
+def _encoded(backbone: Backbone, images: Sequence[np.ndarray]) -> Tensor:
     """Latents (n, C, h, w) of (S, S, 3) uint8 images."""
-    return backbone.encode_pixels(torch.from_numpy(np.stack(images)))
+    return backbone.encode_pixels(np.stack(images))
 
 
-def train_latents(build: Build, backbone: Backbone) -> torch.Tensor:
+def train_latents(build: Build, backbone: Backbone) -> Tensor:
     """Of the class's train images, encoded once and for all."""
     return _encoded(backbone, [crop.image for crop in class_windows(build, ("train",))])
 

@@ -1,23 +1,27 @@
 """What generated images are for: classifiers trained with and without them (paper B §4), measured on test images."""
 
+from __future__ import annotations
+
 import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
-from safetensors.torch import load_file, save_file
-from torch import nn
 
+from defect_pipeline import recognition
 from defect_pipeline.assets.stablesdg.generate import read_generated
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.checkpoints import read_tensors, write_tensors
+from defect_pipeline.checkpoints import load_weights, read_tensors, save_weights, write_tensors
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import bars, contact_sheet, curve
-from defect_pipeline.recognition.classifier import build_classifier, predict_classes, train_classifier
+
+if TYPE_CHECKING:
+    from torch import nn
 
 ARMS = ("real", "real and synthetic")
 REPORT = "recognition.json"
@@ -42,7 +46,7 @@ def recognizer(build: Build) -> None:
         for arm, data in zip(ARMS, (real, both), strict=True):
             model = new_classifier(build, name, build.pipeline.seed)
             curves[f"{name}, {arm}"] = train_recognizer(build, model, f"{name} {arm}", data, seed=build.pipeline.seed)
-            save_file({k: v.contiguous() for k, v in model.state_dict().items()}, build.path / _file(name, arm))
+            save_weights(model, build.path / _file(name, arm))
     build.metadata |= {"real images": len(real[1]), "synthetic images": len(both[1]) - len(real[1])}
     build.metadata["steps of each"] = build.settings.recognition.steps
     if all(curves.values()):
@@ -56,7 +60,7 @@ def train_recognizer(
     curve since this process began."""
     settings, file = build.settings.recognition, build.workdir / f"{name}.safetensors"
     losses: list[tuple[float, float]] = []
-    loop = train_classifier(
+    loop = recognition.classifier.train_classifier(
         model, *data, steps=settings.steps, seed=seed, batch=settings.batch, learning_rate=settings.learning_rate,
         strong=strong, resume=read_tensors(file),
     )  # fmt: skip
@@ -96,7 +100,7 @@ def recognition_report(build: Build) -> None:
     for name in build.settings.recognition.models:
         for arm in ARMS:
             model = new_classifier(build, name, build.pipeline.seed)
-            model.load_state_dict(load_file(build.parent("recognizer").path / _file(name, arm)))
+            load_weights(model, build.parent("recognizer").path / _file(name, arm))
             row, seen = recognised(name, arm, model, images, truth, classes)
             rows.append(row)
             wrong += [
@@ -123,7 +127,7 @@ def recognised(
     name: str, arm: str, model: nn.Module, images: np.ndarray, truth: np.ndarray, classes: Sequence[str]
 ) -> tuple[Recognised, np.ndarray]:
     """What a classifier makes of images (n, S, S, 3) of classes ``truth`` (n,), and the class it sees in each (n,)."""
-    seen = predict_classes(model, images).argmax(axis=1)
+    seen = recognition.classifier.predict_classes(model, images).argmax(axis=1)
     recall = {k: float((seen[truth == i] == i).mean()) for i, k in enumerate(classes) if (truth == i).any()}
     return Recognised(name, arm, float((seen == truth).mean()), recall, len(truth)), seen
 
@@ -150,7 +154,7 @@ def with_generated(real: Labelled, generated: Sequence[Sequence[np.ndarray]]) ->
 
 
 def new_classifier(build: Build, name: str, seed: int) -> nn.Module:
-    return build_classifier(name, len(build.classes()), seed=seed).to(build.settings.device)
+    return recognition.classifier.build_classifier(name, len(build.classes()), seed=seed).to(build.settings.device)
 
 
 def _file(name: str, arm: str) -> str:

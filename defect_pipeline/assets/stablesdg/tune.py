@@ -4,10 +4,12 @@ The paper picks strength and guidance by FID to the very images that seed the ge
 one half of the class's train parts gives the sources and the other half judges, and what copies its sources is out.
 """
 
+from __future__ import annotations
+
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
@@ -21,10 +23,12 @@ from defect_pipeline.assets.stablesdg.adapt import (
     painted_with,
 )
 from defect_pipeline.assets.stage import Build, Pipeline, stage
-from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.evaluation.distances import kernel_distance
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import contact_sheet, heat_map
+
+if TYPE_CHECKING:
+    from defect_pipeline.diffusion.backbone import Backbone
 
 REPORT = "choice.json"
 SHOWN = 6  # images of each candidate
@@ -37,7 +41,7 @@ class Choice(NamedTuple):
     guidance: float
 
     @classmethod
-    def read(cls, directory: Path) -> "Choice":
+    def read(cls, directory: Path) -> Choice:
         """What a `strength_and_guidance` artifact holds."""
         return cls(*json.loads((directory / REPORT).read_text())["chosen"])
 

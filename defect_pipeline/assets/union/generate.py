@@ -1,12 +1,14 @@
 """Image-oriented generation (paper B §3.3) with mask control (paper A §3.2): what paper B names as future work."""
 
+from __future__ import annotations
+
 from collections.abc import Sequence
 from functools import partial
+from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
-from diffusers import ControlNetModel
 
+from defect_pipeline import diffusion
 from defect_pipeline.assets.faithfulness import report_twins
 from defect_pipeline.assets.hypernetwork import steering
 from defect_pipeline.assets.stablesdg.adapt import load_adapted, painted_with
@@ -15,10 +17,13 @@ from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.assets.synthesis import Canvases, Painter, fill_set, in_batches, strengths
 from defect_pipeline.assets.union.canvases import OWN
 from defect_pipeline.assets.union.places import INSTEAD
-from defect_pipeline.diffusion.backbone import Backbone
-from defect_pipeline.diffusion.sampling import sample_images
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.parts import Part
+
+if TYPE_CHECKING:
+    from diffusers import ControlNetModel
+
+    from defect_pipeline.diffusion.backbone import Backbone
 
 PAINTED_FROM = (
     "inspection_images", "union_canvases", "union_drivers", "token_embedding", "lora_weights", "strength_and_guidance",
@@ -77,10 +82,10 @@ def _sampled(
     settings, prompt = build.settings, build.settings.stablesdg.prompt
     drivers = canvases.drivers if defects else without_defects(canvases.drivers)
     steered = steering(build, hypernetwork, drivers, prompt, guidance=chosen.guidance, guided=defects)
-    latents = sample_images(
+    latents = diffusion.sampling.sample_images(
         backbone, [prompt] * len(seeds), seeds, drivers.shape[1],
         steps=settings.stablesdg.solver_steps, batch=settings.synthesis.batch,
-        sources=backbone.encode_pixels(torch.from_numpy(canvases.backgrounds)),
+        sources=backbone.encode_pixels(canvases.backgrounds),
         strength=chosen.strength if own and defects else strengths(build, backbone, canvases, chosen.strength),
         **steered,
     )  # fmt: skip

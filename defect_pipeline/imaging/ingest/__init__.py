@@ -20,8 +20,6 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import pandas as pd
-
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import INSTANCE_COLUMNS, REJECTED_COLUMNS, Dataset
 from defect_pipeline.imaging.ingest.class_folders import (
@@ -35,6 +33,7 @@ from defect_pipeline.imaging.ingest.pixels import Pixels, read_all
 from defect_pipeline.imaging.ingest.survey import Entry, Survey, scan
 from defect_pipeline.imaging.ingest.voc import voc_entries, voc_files
 from defect_pipeline.imaging.io import UnusableFileError
+from defect_pipeline.lazy import pd
 
 __all__ = ["ingest", "scan"]
 

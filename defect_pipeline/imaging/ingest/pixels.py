@@ -1,5 +1,7 @@
 """Images and masks opened: what is kept of them, and what need not be opened again."""
 
+from __future__ import annotations
+
 import hashlib
 import os
 from collections.abc import Callable
@@ -7,12 +9,11 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, replace
 from typing import Any
 
-import pandas as pd
-
 from defect_pipeline.imaging import masks
 from defect_pipeline.imaging.dataset import OPENED_COLUMNS, Dataset
 from defect_pipeline.imaging.ingest.survey import Entry, Survey
 from defect_pipeline.imaging.io import UnopenedFileError, UnusableFileError, decode, oriented, read_bytes, read_mask
+from defect_pipeline.lazy import pd
 
 _STAMPS = ("size", "mtime_ns", "mask_size", "mask_mtime_ns")
 

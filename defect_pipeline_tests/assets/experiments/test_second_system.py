@@ -15,6 +15,7 @@ from defect_pipeline.assets.experiments.comparison import GENERATORS
 from defect_pipeline.assets.experiments.painted import UNCHANGED
 from defect_pipeline.assets.experiments.recognition import ARMS, FEW, MORE, REAL, SYNTHETIC
 from defect_pipeline.assets.stage import STAGES, open_dataset
+from defect_pipeline.baselines import dcgan
 from defect_pipeline.cli import main
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
@@ -166,7 +167,7 @@ def test_gains_are_paired_by_seed(finished: tuple[Workplace, Path]):
 def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(recognition, "train_recognizer", None)  # would raise if it were called
     monkeypatch.setattr(painted, "image_oriented", None)
-    monkeypatch.setattr(comparison, "train_dcgan", None)
+    monkeypatch.setattr(dcgan, "train_dcgan", None)
     assert main(["tables", "--store", str(finished[0].store_root)]) == 0
 
 

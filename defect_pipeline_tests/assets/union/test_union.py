@@ -14,10 +14,8 @@ import torch
 from safetensors.torch import load_file
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import concept
 from defect_pipeline.assets.coco import UNFILTERED, read_coco
 from defect_pipeline.assets.experiments import union as comparison
-from defect_pipeline.assets.hypernetwork import new_hypernetwork
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stablesdg.adapt import load_adapted
 from defect_pipeline.assets.stablesdg.tune import Choice
@@ -28,6 +26,7 @@ from defect_pipeline.assets.union.canvases import OWN
 from defect_pipeline.assets.union.places import INSTEAD
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
+from defect_pipeline.diffusion import sampling, training
 from defect_pipeline.diffusion.backbone import load_backbone
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.imaging.io import read_image
@@ -134,7 +133,7 @@ def test_the_adapted_backbone_stays_as_it_is_while_the_hypernetwork_learns(
     assert all(torch.equal(value, before[name]) for name, value in _weights(backbone).items())
     assert not any("lora" in name for name in before)  # adapters are part of the weights, and the copy is of these
     untouched = load_backbone(Path(place.pipeline.settings.backbone)).unet.state_dict()
-    begun = new_hypernetwork(build, backbone, place.pipeline.seed).state_dict()
+    begun = backbone.new_hypernetwork(build.settings.hypernetwork.init, place.pipeline.seed).state_dict()
     adapted = [n for n, v in untouched.items() if not torch.equal(v, before[f"unet.{n}"])]
     shared = [n for n in adapted if n in begun]
     assert shared and all(".attn" in n for n in adapted)
@@ -147,7 +146,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
     finished: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ):
     steps: list[int] = []
-    loop = concept.training_loop
+    loop = training.training_loop
 
     def watched(*arguments, **named):
         for state in loop(*arguments, **named):
@@ -156,7 +155,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
             if len(steps) == 11:
                 raise KeyboardInterrupt
 
-    monkeypatch.setattr(concept, "training_loop", watched)
+    monkeypatch.setattr(training, "training_loop", watched)
     place = _without(finished, "union_weights", tmp_path)
     with pytest.raises(KeyboardInterrupt):
         materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
@@ -176,14 +175,14 @@ def test_without_strength_the_source_comes_back(
     """s = 0 everywhere on a picture with its own defects; on a defect-free one everywhere but under and near the masks."""
     build = _build(without_defect_free if own else finished)
     backbone, painted = load_adapted(build), []
-    sample = generate.sample_images
+    sample = sampling.sample_images
     monkeypatch.setattr(
-        generate, "sample_images", lambda *a, **named: painted.append(sample(*a, **named)) or painted[-1]
+        sampling, "sample_images", lambda *a, **named: painted.append(sample(*a, **named)) or painted[-1]
     )
     hypernetwork = backbone.load_hypernetwork(build.parent("union_weights").path / "controlnet")
     canvases = read_canvases(build, "alpha")
     seeds = [image_seed(0, "alpha", str(n)) for n in range(len(canvases.masks))]
-    sources = backbone.encode_pixels(torch.from_numpy(canvases.backgrounds))
+    sources = backbone.encode_pixels(canvases.backgrounds)
     for strength in (0.0, 0.9):
         generate._sampled(build, backbone, hypernetwork, Choice(strength, 1.0), own, canvases, seeds, True)
     kept, changed = ((latents == sources).all(dim=1) for latents in painted)
