@@ -8,6 +8,7 @@ import csv
 import math
 import sys
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from statistics import median
 
@@ -20,6 +21,7 @@ from defect_pipeline_tests.benchmarks.data import registering
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
 from defect_pipeline_tests.benchmarks.startup import starting
 from defect_pipeline_tests.benchmarks.timing import Row
+from defect_pipeline_tests.benchmarks.training import SCRIPTS, training
 
 Measured = Callable[[int], Row]  # of so many repeats
 ROWS: dict[str, Measured] = {
@@ -36,21 +38,32 @@ ROWS: dict[str, Measured] = {
     ),
     "definitions": lambda repeats: starting("loading the definitions", "import defect_pipeline.definitions", repeats),
 }
+TRAININGS = {f"train-{kind}": kind for kind in SCRIPTS}
 
 
 def main() -> int:
     """The exit status: 1 where a row could not be measured, or its two ways came to different results."""
+    names = [*ROWS, *TRAININGS]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all of them by default")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(names)}; all of them by default")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--official", type=Path, metavar="DIR", help="checkout of diffusers, whose example scripts the train rows need"
+    )
     parser.add_argument("--to", type=Path, metavar="FILE.csv", help="write the rows there too, with versions")
     options = parser.parse_args()
-    if unknown := set(options.rows) - set(ROWS):
-        parser.error(f"there is no row {', '.join(sorted(unknown))}; choose of {', '.join(ROWS)}")
+    if unknown := set(options.rows) - set(names):
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; choose of {', '.join(names)}")
+    rows = dict(ROWS)
+    if options.official:
+        rows |= {name: partial(training, kind, options.official) for name, kind in TRAININGS.items()}
+    if skipped := [name for name in options.rows or names if name not in rows]:
+        print(f"Skipped: {', '.join(skipped)}. They need --official DIR, a checkout of diffusers.", file=sys.stderr)
     measured, failed = [], False
-    for name in options.rows or ROWS:
+    for name in options.rows or rows:
         try:
-            measured.append(ROWS[name](options.repeats))
+            if name in rows:
+                measured.append(rows[name](options.repeats))
         except (AssertionError, PipelineError) as error:
             failed = True
             print(f"{name} failed: {error}", file=sys.stderr)
