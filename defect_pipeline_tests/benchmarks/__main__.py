@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline_tests.benchmarks import machine, synthesis
+from defect_pipeline_tests.benchmarks import machine, orchestration, synthesis
 from defect_pipeline_tests.benchmarks.data import registering
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
 from defect_pipeline_tests.benchmarks.startup import starting
@@ -33,6 +33,8 @@ ROWS: dict[str, Measured] = {
     "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
     "images-default": lambda repeats: synthesis.images_by_default(8, repeats),
     "registering-1000": lambda repeats: registering(1000, repeats),
+    "orchestration": orchestration.whole_run,
+    "nothing-stale": orchestration.run_again,
     "help": lambda repeats: starting(
         "defect-pipeline --help", "from defect_pipeline.cli import main; main(['--help'])", repeats
     ),
@@ -57,13 +59,13 @@ def main() -> int:
     rows = dict(ROWS)
     if options.official:
         rows |= {name: partial(training, kind, options.official) for name, kind in TRAININGS.items()}
-    if skipped := [name for name in options.rows or names if name not in rows]:
+    wanted = options.rows or names
+    if skipped := [name for name in wanted if name not in rows]:
         print(f"Skipped: {', '.join(skipped)}. They need --official DIR, a checkout of diffusers.", file=sys.stderr)
     measured, failed = [], False
-    for name in options.rows or rows:
+    for name in [name for name in wanted if name in rows]:
         try:
-            if name in rows:
-                measured.append(rows[name](options.repeats))
+            measured.append(rows[name](options.repeats))
         except (AssertionError, PipelineError) as error:
             failed = True
             print(f"{name} failed: {error}", file=sys.stderr)
