@@ -1,54 +1,122 @@
-"""`python -m defect_pipeline_tests.benchmarks [ROW ...] [--repeats N]`: one table of times and ratios."""
+"""`python -m defect_pipeline_tests.benchmarks [ROW ...]`: one table of times, ratios, throughput and memory.
+
+Share of peak: floating-point operations of ours a second, against those of a product of large matrices on this machine.
+"""
 
 import argparse
-import os
-from collections.abc import Callable
+import csv
+import math
+import sys
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
 from statistics import median
 
-import torch
 from rich.console import Console
 from rich.table import Table
 
-from defect_pipeline_tests.benchmarks import synthesis
+from defect_pipeline.errors import PipelineError
+from defect_pipeline_tests.benchmarks import machine, orchestration, synthesis
 from defect_pipeline_tests.benchmarks.data import registering
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
 from defect_pipeline_tests.benchmarks.startup import starting
 from defect_pipeline_tests.benchmarks.timing import Row
+from defect_pipeline_tests.benchmarks.training import SCRIPTS, training
 
-ROWS: dict[str, Callable[[int], Row]] = {
+Measured = Callable[[int], Row]  # of so many repeats
+ROWS: dict[str, Measured] = {
     "distances-300": lambda repeats: distances(300, repeats),
     "distances-3000": lambda repeats: distances(3000, repeats),
     "evaluation-500": lambda repeats: whole_evaluation(500, repeats),
     "drivers-default": lambda repeats: synthesis.drivers_by_default(8, repeats),
     "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
+    "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
     "images-default": lambda repeats: synthesis.images_by_default(8, repeats),
     "registering-1000": lambda repeats: registering(1000, repeats),
+    "orchestration": orchestration.whole_run,
+    "nothing-stale": orchestration.run_again,
     "help": lambda repeats: starting(
         "defect-pipeline --help", "from defect_pipeline.cli import main; main(['--help'])", repeats
     ),
     "definitions": lambda repeats: starting("loading the definitions", "import defect_pipeline.definitions", repeats),
 }
+TRAININGS = {f"train-{kind}": kind for kind in SCRIPTS}
 
 
-def main() -> None:
+def main() -> int:
+    """The exit status: 1 where a row could not be measured, or its two ways came to different results."""
+    names = [*ROWS, *TRAININGS]
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(ROWS)}; all of them by default")
+    parser.add_argument("rows", nargs="*", metavar="ROW", help=f"of {', '.join(names)}; all of them by default")
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument(
+        "--official", type=Path, metavar="DIR", help="checkout of diffusers, whose example scripts the train rows need"
+    )
+    parser.add_argument("--to", type=Path, metavar="FILE.csv", help="write the rows there too, with versions")
     options = parser.parse_args()
-    if unknown := set(options.rows) - set(ROWS):
-        parser.error(f"there is no row {', '.join(sorted(unknown))}; choose of {', '.join(ROWS)}")
-    title = f"torch {torch.__version__}, {torch.get_num_threads()} threads of {os.cpu_count()} cores, medians (spread)"
-    table = Table("figure", "n", "ours", "theirs", "ratio", "against", title=title)
-    for name in options.rows or ROWS:
-        row = ROWS[name](options.repeats)
-        ratio = f"{row.ratio:.1f}x" if row.theirs else "-"
-        table.add_row(row.name, str(row.n), _shown(row.ours), _shown(row.theirs), ratio, row.against)
-    Console(width=140).print(table)
+    if unknown := set(options.rows) - set(names):
+        parser.error(f"there is no row {', '.join(sorted(unknown))}; choose of {', '.join(names)}")
+    rows = dict(ROWS)
+    if options.official:
+        rows |= {name: partial(training, kind, options.official) for name, kind in TRAININGS.items()}
+    wanted = options.rows or names
+    if skipped := [name for name in wanted if name not in rows]:
+        print(f"Skipped: {', '.join(skipped)}. They need --official DIR, a checkout of diffusers.", file=sys.stderr)
+    measured, failed = [], False
+    for name in [name for name in wanted if name in rows]:
+        try:
+            measured.append(rows[name](options.repeats))
+        except (AssertionError, PipelineError) as error:
+            failed = True
+            print(f"{name} failed: {error}", file=sys.stderr)
+    Console(width=180).print(_table(measured))
+    if options.to:
+        _write(measured, options.to)
+    return int(failed)
 
 
-def _shown(times: list[float]) -> str:
+def _table(rows: Sequence[Row]) -> Table:
+    known = ", ".join(f"{name} {value}" for name, value in machine.versions().items())
+    table = Table(
+        "figure", "n", "ours", "theirs", "ratio", "a second, ours", "theirs", "of peak", "memory, ours", "theirs", "against",
+        title=f"{known}; peak {machine.peak() / 1e9:.0f} GFLOP/s; medians (spread)",
+    )  # fmt: skip
+    for row in rows:
+        memory = [f"{held / 2**30:.2f} GiB" if held else "-" for held in row.memory or (0, 0)]
+        table.add_row(
+            row.name, str(row.n), _spread(row.ours), _spread(row.theirs), _shown(row.ratio, ".1f", "x"),
+            *(_shown(row.throughput(times), ".3g", f" {row.unit}") for times in (row.ours, row.theirs)),
+            _shown(row.share(machine.peak()), ".0%"), *memory, row.against,
+        )  # fmt: skip
+    return table
+
+
+def _spread(times: list[float]) -> str:
     return f"{median(times):.3g} s ({min(times):.3g} … {max(times):.3g})" if times else "-"
 
 
+def _shown(value: float, form: str, unit: str = "") -> str:
+    return "-" if math.isnan(value) else f"{value:{form}}{unit}"
+
+
+def _write(rows: Sequence[Row], file: Path) -> None:
+    """A line for each row: seconds, images or steps a second, bytes, shares and ratios as numbers; empty where there are none."""
+    lines = []
+    for row in rows:
+        line: dict[str, object] = {"figure": row.name, "n": row.n, "unit": row.unit, "repeats": len(row.ours)}
+        for k, (whose, times) in enumerate((("ours", row.ours), ("theirs", row.theirs))):
+            for name, of in (("median", median), ("min", min), ("max", max)):
+                line[f"{whose} {name} s"] = of(times) if times else ""
+            line[f"{whose} a second"] = row.throughput(times)
+            line[f"{whose} memory"] = row.memory[k] if row.memory else ""
+        line |= {"ratio": row.ratio, "share of peak": row.share(machine.peak()), "against": row.against}
+        line |= machine.versions() | {"peak FLOP/s": machine.peak()}
+        lines.append({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in line.items()})
+    with file.open("w", newline="") as out:
+        writer = csv.DictWriter(out, list(lines[0]) if lines else [])
+        writer.writeheader()
+        writer.writerows(lines)
+
+
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

@@ -25,7 +25,7 @@ def registering(n: int, repeats: int) -> Row:
     for _ in range(repeats):
         with TemporaryDirectory() as directory:
             base = Path(directory)
-            _draw(base / "drawn", n + JOINING)
+            draw(base / "drawn", n + JOINING)
             stems = sorted({path.stem for path in (base / "drawn").iterdir()})
             _move(base, stems[:n])
             first.append(seconds(partial(_register, base)))
@@ -40,15 +40,16 @@ def _register(base: Path) -> None:
         dg.materialize([inspection_images], resources=resources, instance=instance)
 
 
-def _draw(folder: Path, n: int) -> None:
-    folder.mkdir()
+def draw(folder: Path, n: int, *, marked: float = 1.0, seed: int = 0) -> None:
+    """n images, a share ``marked`` of them with a defect, and their masks, as a class folder."""
+    folder.mkdir(parents=True)
     for start in range(0, n, AT_ONCE):
-        drawn = draw_surfaces(AT_ONCE, SIZE, torch.Generator().manual_seed(start), marked=1.0)
+        generator = torch.Generator().manual_seed(seed + start)
+        drawn = draw_surfaces(min(AT_ONCE, n - start), SIZE, generator, marked=marked)
         images = (drawn.images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
         for k, (image, mask) in enumerate(zip(images, drawn.masks.numpy(), strict=True), start=start):
-            if k < n:
-                Image.fromarray(image).save(folder / f"{k:06d}.jpg", quality=95)
-                Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{k:06d}.png")
+            Image.fromarray(image).save(folder / f"{k:06d}.jpg", quality=95)
+            Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{k:06d}.png")
 
 
 def _move(base: Path, stems: list[str]) -> None:

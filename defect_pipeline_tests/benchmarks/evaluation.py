@@ -59,4 +59,5 @@ def whole_evaluation(n: int, repeats: int, *, real: int = 60, size: int = 128) -
         twin_figures(twin_table(synthetic, [np.roll(image, 1, 0) for image in synthetic], masks[:n]))
 
     times = [seconds(ours) for _ in range(repeats)]
-    return Row(f"all figures of a set, {real} training windows, {size} px", n, times, [], "at most 180 s on two cores")
+    name = f"all figures of a set, {real} training windows, {size} px"
+    return Row(name, n, times, [], "at most 180 s on two cores", "images")

@@ -13,6 +13,7 @@ from defect_pipeline.diffusion.backbone import Backbone, load_backbone, load_pip
 from defect_pipeline.diffusion.sampling import initial_noise, sample_images
 from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.profiles import EMBEDDED
+from defect_pipeline_tests.benchmarks.machine import flops
 from defect_pipeline_tests.benchmarks.timing import Row, in_turn
 
 SIZE, GUIDANCE, PROMPT, DEFAULT_STEPS = 128, 7.5, "a photo of a component", 50
@@ -28,16 +29,18 @@ def drivers_by_default(n: int, repeats: int) -> Row:
     def theirs() -> np.ndarray:
         return np.concatenate([_asked(pipe, driver[None]) for driver in drivers])
 
-    times = in_turn(_ours(backbone, hypernetwork, drivers), theirs, repeats)
-    return Row(
-        f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px", n, *times, "pipeline, 50 steps, one by one"
-    )
+    ours = _ours(backbone, hypernetwork, drivers)
+    name = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
+    return Row(name, n, *in_turn(ours, theirs, repeats), "pipeline, 50 steps, one by one", "images", flops(ours))
 
 
-def drivers_alike(n: int, repeats: int) -> Row:
-    """Against the same pipeline in one batch, with our solver, steps and noise: the images must be the same."""
+def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
+    """Against the same pipeline in one batch, with our solver, steps and noise, its networks ``compiled`` or not: the
+    images must be the same. The compiling is not timed."""
     backbone, hypernetwork = _generator()
     pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
+    if compiled:
+        pipe.unet, pipe.controlnet = torch.compile(pipe.unet), torch.compile(pipe.controlnet)
     pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
     noise = initial_noise(range(n), (backbone.unet.config.in_channels, *[SIZE // backbone.factor] * 2), backbone.device)
 
@@ -46,12 +49,9 @@ def drivers_alike(n: int, repeats: int) -> Row:
 
     ours = _ours(backbone, hypernetwork, drivers)
     assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
-    return Row(
-        f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px",
-        n,
-        *in_turn(ours, theirs, repeats),
-        "pipeline, same batch, solver, steps",
-    )
+    name = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
+    against = f"pipeline, same batch, solver, steps{', compiled' if compiled else ''}"
+    return Row(name, n, *in_turn(ours, theirs, repeats), against, "images", flops(ours))
 
 
 def images_by_default(n: int, repeats: int) -> Row:
@@ -72,8 +72,8 @@ def images_by_default(n: int, repeats: int) -> Row:
     def theirs() -> np.ndarray:
         return np.concatenate([_asked(pipe, source[None], strength=strength) for source in sources])
 
-    times = in_turn(ours, theirs, repeats)
-    return Row(f"images from images, s = {strength}, {SIZE} px", n, *times, "pipeline, 50 steps, one by one")
+    name = f"images from images, s = {strength}, {SIZE} px"
+    return Row(name, n, *in_turn(ours, theirs, repeats), "pipeline, 50 steps, one by one", "images", flops(ours))
 
 
 def _generator() -> tuple[Backbone, ControlNetModel]:

@@ -11,15 +11,26 @@ class Row:
     """Seconds of each repeat; ``theirs`` is empty where nothing comparable is at hand."""
 
     name: str
-    n: int  # images
+    n: int
     ours: list[float]
     theirs: list[float]
     against: str  # what `theirs` is, or what is asked of `ours`
+    unit: str = ""  # what n counts, where so many a second says something
+    flops: float | None = None  # floating-point operations of `ours`, of all n together
+    memory: tuple[int, int] | None = None  # bytes, the most that the processes of `ours` and `theirs` held
 
     @property
     def ratio(self) -> float:
         """How many times faster ours is, from medians."""
         return median(self.theirs) / median(self.ours) if self.theirs else float("nan")
+
+    def throughput(self, times: list[float]) -> float:
+        """Units a second."""
+        return self.n / median(times) if self.unit and times else float("nan")
+
+    def share(self, peak: float) -> float:
+        """What ours makes of a machine of ``peak`` floating-point operations a second."""
+        return self.flops / median(self.ours) / peak if self.flops else float("nan")
 
 
 def in_turn(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:

@@ -1,0 +1,32 @@
+"""What the benchmarks read from a training that runs as a process of its own."""
+
+import sys
+
+import pytest
+
+from defect_pipeline.errors import PipelineError
+from defect_pipeline_tests.benchmarks.processes import watch
+
+BAR = """
+import sys, time
+sys.stderr.write("Steps:   0%|          | 0/4 [00:00<?, ?it/s]")
+for step, loss in enumerate(("0.9", "1e-3", "nan", "0.25"), start=1):
+    time.sleep(0.1)
+    sys.stderr.write(f"\\rSteps:  50%|█████     | {step}/4 [00:01<00:01,  1.00s/it, step_loss=")
+    sys.stderr.flush()
+    sys.stderr.write(f"{loss}, lr=1e-05]")
+    sys.stderr.flush()
+"""
+
+
+def test_the_steps_after_the_first_are_timed_with_their_losses_and_the_rest_is_cut_short():
+    found = watch([sys.executable, "-c", f"{BAR}\ntime.sleep(600)"], steps=4, first=2, environment={})
+    assert 0.2 <= found.seconds < 60
+    assert found.losses == pytest.approx([float("nan"), 0.25], nan_ok=True)
+    if sys.platform == "linux":
+        assert 2**20 < found.memory < 2**30
+
+
+def test_one_that_ends_too_early_says_what_it_said():
+    with pytest.raises(PipelineError, match=r"ended before step 5: .*no such image"):
+        watch([sys.executable, "-c", f"{BAR}\nsys.exit('no such image')"], steps=5, first=2, environment={})
