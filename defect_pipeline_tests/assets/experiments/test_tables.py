@@ -16,6 +16,7 @@ from defect_pipeline.assets.experiments.generators import SEED_CELLS
 from defect_pipeline.assets.order import ORDERS
 from defect_pipeline.assets.stage import STAGES, open_dataset
 from defect_pipeline.cli import main
+from defect_pipeline.recognition.segmentor import Prediction
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import tiny, write_component
@@ -130,8 +131,8 @@ def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypa
 def test_detections_survive_the_disk():
     mask = np.zeros((1, 6, 5), bool)
     mask[0, 1:3, 2:4] = True
-    seen = downstream.Prediction(mask, np.array([[2, 1, 4, 3]], np.float32), np.array([0.5], np.float32), np.array([1]))
-    none = downstream.Prediction(mask[:0], np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
+    seen = Prediction(mask, np.array([[2, 1, 4, 3]], np.float32), np.array([0.5], np.float32), np.array([1]))
+    none = Prediction(mask[:0], np.zeros((0, 4), np.float32), np.zeros(0, np.float32), np.zeros(0, np.int64))
     packed = json.loads(json.dumps([downstream._packed([(0, mask[0])], seen, "a"), downstream._packed([], none, "b")]))
     truth, read, groups = downstream._unpacked(packed)
     assert groups == ["a", "b"] and truth[1] == [] and np.array_equal(truth[0][0][1], mask[0])
