@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch import Tensor, nn
+from torch import nn
 
 from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.diffusion.adapters import Examples, LossAt, concept_loss, hypernetwork_loss, prompted_loss
@@ -73,9 +72,9 @@ def _read(folder: Path) -> tuple[Backbone, Examples]:
     return backbone, Examples.of(backbone, images, drivers, drivers.any(-1), [INSTANCE] * len(images))
 
 
-def _images(folder: Path) -> Tensor:
+def _images(folder: Path) -> np.ndarray:
     """(n, H, W, 3) uint8."""
-    return torch.from_numpy(np.stack([read_image(path) for path in sorted(folder.iterdir())]))
+    return np.stack([read_image(path) for path in sorted(folder.iterdir())])
 
 
 if __name__ == "__main__":
