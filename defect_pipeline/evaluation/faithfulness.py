@@ -12,10 +12,9 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
-from defect_pipeline.imaging.masks import dilated, instances_of
+from defect_pipeline.imaging.masks import dilated, instances_of, surroundings
 from defect_pipeline.lazy import pd
 
-NEAR = 8  # px around a mask
 SMALL = 0.01  # share of the image; a mask below it counts as small, and is held to less
 REACH = 4  # px that a refined mask may grow beyond the one it refines
 SPECK = 4  # px; a smaller piece of a refined mask is grain
@@ -27,7 +26,7 @@ class TwinFigures:
 
     inside: float  # mean change under the masks, grey levels of 255
     ratio: float  # change under the mask / change elsewhere
-    ratio_near: float  # change under the mask / change within NEAR px around it
+    ratio_near: float  # change under the mask / change within `masks.NEAR` px around it
     median_area: float  # share of the image under the mask
     n: int
 
@@ -53,7 +52,7 @@ def twin_table(images: Sequence[np.ndarray], twins: Sequence[np.ndarray], masks:
             {
                 "inside": changed[mask].mean(),
                 "ratio": _ratio(changed, mask, ~mask),
-                "ratio_near": _ratio(changed, mask, dilated(mask, NEAR) & ~mask),
+                "ratio_near": _ratio(changed, mask, surroundings(mask)),
                 "area": mask.mean(),
             }
         )

@@ -9,23 +9,21 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.stats import wasserstein_distance
 
-from defect_pipeline.imaging.masks import dilated
+from defect_pipeline.imaging.masks import surroundings
 
-AROUND = 8  # px
 LEAST = 0.25  # times; nor is anything made stronger: a faint defect is one that was not learned, and turns to splashes
 TOLERANCE = 0.01
 
 
 def contrast(image: np.ndarray, mask: np.ndarray) -> float:
     """Wasserstein distance between the values of a (H, W, 3) uint8 image under its mask (H, W bool) and those within
-    AROUND px of it, as a share of the mean of the latter; the mean of the channels.
+    `masks.NEAR` px of it, as a share of the mean of the latter; the mean of the channels.
 
     Both a shift of the mean and another spread count. NaN where nothing is under the mask, or nothing around it.
     """
-    around = dilated(mask, AROUND) & ~mask
-    if not mask.any() or not around.any():
+    inside, outside = image[mask].T, image[surroundings(mask)].T  # (3, n)
+    if not inside.size or not outside.size:
         return float("nan")
-    inside, outside = image[mask].T, image[around].T  # (3, n)
     distances = [wasserstein_distance(a, b) for a, b in zip(inside, outside, strict=True)]
     return float(np.mean(distances) / max(outside.mean(), 1.0))
 

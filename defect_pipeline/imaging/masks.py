@@ -12,6 +12,7 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.geometry import crop_resize, resize_mask, square_crop
 from defect_pipeline.imaging.io import read_mask
 
+NEAR = 8  # px around a mask
 FINE = 4  # shapes are bent on a grid this much finer: a crack of one pixel would tear on its own grid
 SPILL = 0.02  # share of a mask that may be cut off at the component's edge without looking for a better place
 SHIFT = 0.25  # of the picture's sides: how far a mask moves from where it was annotated
@@ -48,6 +49,11 @@ def dilated(mask: np.ndarray, radius: int) -> np.ndarray:
     """The (H, W) bool mask and everything within `radius` px of it."""
     disc = cv2.getStructuringElement(cv2.MORPH_ELLIPSE, (2 * radius + 1, 2 * radius + 1))
     return cv2.dilate(mask.astype(np.uint8), disc).astype(bool)
+
+
+def surroundings(mask: np.ndarray) -> np.ndarray:
+    """(H, W) bool: what lies within NEAR px of a mask, and not under it."""
+    return dilated(mask, NEAR) & ~mask
 
 
 def component_mask(image: np.ndarray) -> np.ndarray:

@@ -5,6 +5,7 @@ from typing import Any
 import numpy as np
 from pycocotools import mask as rle
 
+from defect_pipeline.imaging import masks
 from defect_pipeline.imaging.ingest.outlines import fill
 from defect_pipeline.imaging.ingest.pixels import Pixels, turn_of
 from defect_pipeline.imaging.ingest.survey import Entry, Shape, Survey
@@ -28,7 +29,7 @@ def instance_rows(survey: Survey, entry: Entry, pixels: Pixels) -> list[dict[str
         )
     if not pixels.parts:
         return [_row(shape.category, code, shape.source, shape.iscrowd) for shape, code in filled]
-    parts = [{"size": [pixels.height, pixels.width], "counts": counts.encode("ascii")} for counts in pixels.parts]
+    parts = [{"size": [pixels.height, pixels.width], "counts": counts} for counts in pixels.parts]
     rows = [_row(_owner(part, filled), part, "mask") for part in parts]
     unmasked = [(shape, box) for shape, box in filled if not any(_common(part, box) for part in parts)]
     return rows + [_row(shape.category, box, shape.source) for shape, box in unmasked]
@@ -47,7 +48,7 @@ def _filled(survey: Survey, entry: Entry, pixels: Pixels) -> list[tuple[Shape, C
     for shape in entry.shapes:
         try:
             mask = oriented(fill(shape.outline, height, width), turn)
-            filled.append((shape, rle.encode(np.asfortranarray(mask, dtype=np.uint8))))
+            filled.append((shape, {"size": list(mask.shape), "counts": masks.encode(mask)}))
         except (ValueError, TypeError) as error:
             survey.reject(entry.image, f"{shape.name}: {error}", "correct or remove the annotation")
     return filled
@@ -60,7 +61,10 @@ def _owner(part: Code, boxes: list[tuple[Shape, Code]]) -> str:
     overlaps = [_common(part, box) for _, box in boxes]
     if any(overlaps):
         return boxes[int(np.argmax(overlaps))][0].category
-    centres = [np.argwhere(rle.decode(code)).mean(axis=0) for code in (part, *(box for _, box in boxes))]
+    centres = [
+        np.argwhere(masks.decode(code["counts"], *code["size"])).mean(axis=0)
+        for code in (part, *(box for _, box in boxes))
+    ]
     return boxes[int(np.argmin(np.linalg.norm(centres[1:] - centres[0], axis=1)))][0].category
 
 
@@ -72,7 +76,7 @@ def _common(one: Code, other: Code) -> int:
 def _row(category: str, code: Code, source: str, iscrowd: int = 0) -> dict[str, Any]:
     return {
         "category": category,
-        "counts": code["counts"].decode("ascii"),
+        "counts": code["counts"],
         "area": int(rle.area(code)),
         "bbox": [int(side) for side in rle.toBbox(code)],
         "source": source,
