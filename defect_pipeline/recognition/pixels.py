@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import cv2
 import numpy as np
 import torch
-from timm.layers import freeze_batch_norm_2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
@@ -36,7 +35,7 @@ class PixelSegmentor(nn.Module):
 
     def __init__(self, num_classes: int, width: int = 64) -> None:
         super().__init__()
-        self.body = freeze_batch_norm_2d(imagenet.feature_maps()).requires_grad_(False)
+        self.body = imagenet.frozen(imagenet.feature_maps())
         self.from_maps = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in CHANNELS)
         self.from_filters = nn.Conv2d(FILTERS, width, 1)
         self.between = nn.Conv2d(width, width, 1)

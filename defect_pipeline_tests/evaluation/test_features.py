@@ -54,6 +54,17 @@ def test_activations_have_the_statistics_the_weights_remember():
     assert np.median(agreement) > 0.7
 
 
+@pytest.mark.parametrize("make", [imagenet.pooled_features, imagenet.feature_maps])
+def test_frozen_networks_answer_as_before(make):
+    x = torch.from_numpy(np.stack([picture(i) for i in range(2)])).permute(0, 3, 1, 2) / 127.5 - 1
+    network, frozen = make(), imagenet.frozen(make())
+    with torch.inference_mode():
+        for ours, expected in zip(frozen(x), network(x), strict=True):
+            assert (ours - expected).abs().max() < 2e-5 * expected.abs().max()
+    assert not any(isinstance(module, BatchNormAct2d) for module in frozen.modules())
+    assert not any(p.requires_grad for p in frozen.parameters())
+
+
 def test_features_do_not_depend_on_how_images_arrive(extractor):
     images = np.stack([picture(i) for i in range(5)])
     features = extractor.features(images)
