@@ -18,6 +18,14 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def content_digest(directory: Path) -> str:
+    """sha256 over the names and bytes of all files under a directory."""
+    digest = hashlib.sha256()
+    for path in sorted(path for path in directory.rglob("*") if path.is_file()):
+        digest.update(path.relative_to(directory).as_posix().encode() + path.read_bytes())
+    return digest.hexdigest()
+
+
 def directory_digest(directory: Path) -> str:
     """sha256 (16 hex digits) over the names and bytes of a directory's files: the revision of a local model."""
     digest = hashlib.sha256()

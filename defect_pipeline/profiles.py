@@ -37,7 +37,12 @@ class Masks:
 
     per_class: int = 40  # synthesis masks, hence drivers, of each class
     strategy: Literal["perturbed", "shape model"] = "perturbed"  # (i) annotated ones, changed a little; (iii) new ones
+    sizes: tuple[float, float] = (0.6, 1.6)  # times as long and wide as annotated, of (i); (1, 1): as the paper
     placement: Literal["near", "learned"] = "near"  # where annotated, moved by up to a quarter; or where defects occur
+
+    def __post_init__(self) -> None:
+        if not 0 < self.sizes[0] <= self.sizes[1]:
+            raise PipelineError(f"The sizes of masks are {self.sizes}; name the smallest and the largest, above 0.")
 
 
 @dataclass(frozen=True)
@@ -279,7 +284,7 @@ SD15 = Profile(
     precision="bfloat16",
     pool=Pool(images=10_000),
     thresholds=Thresholds(kid=0.15, fid=200.0),
-    masks=Masks(per_class=200),
+    masks=Masks(per_class=200, sizes=(1.0, 1.0)),
     drivers=Drivers(size=512, downscale=8, crops=10),
     concept=Concept(
         steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200, window=0

@@ -1,6 +1,5 @@
 """The SADF sets of all classes, gated once more and joined into one COCO data set."""
 
-import hashlib
 import json
 import shutil
 from collections.abc import Mapping
@@ -13,6 +12,7 @@ import numpy as np
 from defect_pipeline.assets.fid import Report, gate_problems, whole_set
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
+from defect_pipeline.files import content_digest
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
@@ -52,16 +52,8 @@ def sadf_coco(build: Build) -> None:
         build.metadata |= {f"{file}: {what}": len(merged[what]) for what in ("images", "annotations")}
     fid, synthetic, real = whole_set([build.parent("fid_report", k).path for k in build.classes()])
     build.metadata |= {"FID, all classes together": fid, "of synthetic images": synthetic, "to real crops": real}
-    build.metadata["content"] = _content(build.path)  # a gate or a figure that changed trains no segmentor anew
+    build.metadata["content"] = content_digest(build.path)  # a gate or a figure that changed trains no segmentor anew
     build.picture("contact sheet", _overview(build))
-
-
-def _content(directory: Path) -> str:
-    """sha256 over the images and annotations of the set."""
-    digest = hashlib.sha256()
-    for file in sorted(path for path in directory.rglob("*") if path.is_file()):
-        digest.update(file.relative_to(directory).as_posix().encode() + file.read_bytes())
-    return digest.hexdigest()
 
 
 def _merged(build: Build, stage_name: str) -> dict:

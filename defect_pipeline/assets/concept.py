@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from defect_pipeline import diffusion
-from defect_pipeline.assets.drivers import read_training
+from defect_pipeline.assets.drivers import TRAINING, read_training
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.checkpoints import load_weights, read_tensors, write_tensors
 from defect_pipeline.files import directory_digest
@@ -44,6 +44,7 @@ def backbone_of(pipeline: Pipeline) -> str:
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,
+    reads={"topological_drivers": TRAINING},
 )
 def concept_weights(build: Build) -> None:
     """A U-Net that has learned the component: "an image of a [V]", without forgetting what its class looks like."""

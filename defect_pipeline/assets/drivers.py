@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 
 from defect_pipeline.assets.masks import read_bank
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.stage import Build, content_of, stage
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.files import content_digest
 from defect_pipeline.imaging.crops import Crop, defect_crops
 from defect_pipeline.imaging.drivers import driver
 from defect_pipeline.imaging.io import read_image, read_mask
@@ -25,6 +26,7 @@ TRAINING, SYNTHESIS = "training", "synthesis"
     group="drivers",
     kinds={"opencv"},
     partitioned=True,
+    version="2",
 )
 def topological_drivers(build: Build) -> None:
     """What the generator is told: structure in dark grey, defects in class colour. For training and for synthesis."""
@@ -47,6 +49,7 @@ def topological_drivers(build: Build) -> None:
         background = read_image(pool / entry.background)
         save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make_driver(build, background, entry.masks))
         build.progress(k + 1, len(bank))
+    build.metadata[content_of(TRAINING)] = content_digest(build.path / TRAINING)
     build.metadata |= {"training drivers": len(crops), "train images": len(train), "synthesis drivers": len(bank)}
     build.picture("drivers", _sheet(build.path))
 

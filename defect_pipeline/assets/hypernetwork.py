@@ -9,7 +9,7 @@ import numpy as np
 
 from defect_pipeline import diffusion
 from defect_pipeline.assets.concept import concept_prompt, describe_training, load_concept, preview, sampler, train
-from defect_pipeline.assets.drivers import read_synthesis_drivers, read_training
+from defect_pipeline.assets.drivers import TRAINING, TrainingCrops, read_training
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.parts import Part
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,
+    reads={"topological_drivers": TRAINING},
 )
 def hypernetwork_weights(build: Build) -> None:
     """A trainable copy of the concept's encoder that paints defects where a driver says, in the class it names."""
@@ -47,7 +48,7 @@ def make_hypernetwork(build: Build, backbone: Backbone, words: Mapping[str, str]
         backbone, crops.images, crops.drivers, crops.masks, [words[k] for k in crops.classes]
     )
     hypernetwork = backbone.new_hypernetwork(settings.init, build.pipeline.seed)
-    watched = _Watched(build, backbone, hypernetwork, words, plain)
+    watched = _Watched(build, backbone, hypernetwork, crops, words, plain)
     losses = learn_condition(build, backbone, hypernetwork, examples, settings.steps, watch=watched)
     describe_training(build, losses, settings.steps)
     watched.show("final")
@@ -103,21 +104,24 @@ def steering(
 
 
 class _Watched:
-    """A fixed-driver grid: the loss does not show when a hypernetwork begins to obey, pictures do."""
+    """A fixed-driver grid, two of each class, turned upside down: the loss does not show when a
+    hypernetwork begins to obey, pictures do."""
 
     def __init__(
-        self, build: Build, backbone: Backbone, hypernetwork: ControlNetModel, words: Mapping[str, str], plain: str
+        self,
+        build: Build,
+        backbone: Backbone,
+        hypernetwork: ControlNetModel,
+        crops: TrainingCrops,
+        words: Mapping[str, str],
+        plain: str,
     ) -> None:
         self.build, self.backbone, self.hypernetwork, self.plain = build, backbone, hypernetwork, plain
-        self.prompts: list[str] = []
-        drivers: list[np.ndarray] = []
-        for k, prompt in words.items():
-            chosen = read_synthesis_drivers(build.parent("topological_drivers", k).path)[:2]
-            drivers.extend(chosen)
-            self.prompts.extend([prompt] * len(chosen))
-        self.columns = len(drivers)
-        self.drivers = np.stack(drivers)
-        self.pictures, self.captions = list(drivers), ["driver"] * len(drivers)
+        first = [i for k in words for i in np.flatnonzero(np.array(crops.classes) == k)[:2]]
+        self.prompts = [words[crops.classes[i]] for i in first]
+        self.drivers = np.ascontiguousarray(crops.drivers[first, ::-1])
+        self.columns = len(first)
+        self.pictures, self.captions = list(self.drivers), ["driver"] * self.columns
         self.show("start")
 
     def __call__(self, step: int) -> None:

@@ -11,7 +11,7 @@ import numpy as np
 
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.crops import Crop, defect_crops
+from defect_pipeline.imaging.crops import Crop, windows
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import (
     SHIFT,
@@ -22,6 +22,7 @@ from defect_pipeline.imaging.masks import (
     instances_of,
     perturb_shape,
     read_hand_drawn,
+    resized,
     sample_masks,
 )
 from defect_pipeline.imaging.parts import Part
@@ -63,11 +64,12 @@ def _drawn(folder: str, name: str) -> Path | None:
 
 @stage(
     parents=("inspection_images", "defect_free_pool"),
-    settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
+    settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers.size, _drawn_digest(pipeline)),
     images=Part(("train",), "own class", "ranked"),
     group="drivers",
     kinds={"opencv"},
     partitioned=True,
+    version="2",
 )
 def mask_bank(build: Build) -> None:
     """Where the synthetic defects of a class go: train masks, perturbed, or of a shape model, or drawn ones."""
@@ -167,7 +169,12 @@ def _vary(build: Build, sources: list[list[np.ndarray]]) -> Vary:
     """What makes a new instance of an annotated one."""
     if build.settings.masks.strategy == "shape model":
         return ShapeModel.fit([mask for masks in sources for mask in masks]).vary
-    return perturb_shape
+    low, high = np.log(build.settings.masks.sizes)
+
+    def vary(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return perturb_shape(resized(mask, float(np.exp(rng.uniform(low, high)))), rng)
+
+    return vary
 
 
 def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarray | None]:
@@ -181,15 +188,11 @@ def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarra
 
 
 def _sources(build: Build) -> list[Crop]:
-    """Crops of the train images, with the instances of this class as large as the generator sees them."""
-    dataset, drivers = build.dataset(), build.settings.drivers
+    """Windows of the train images that show this class, as a segmentor is shown them: cut where their edge cuts them."""
+    dataset = build.dataset()
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    crops = list(
-        defect_crops(
-            dataset, train, build.defect_class, drivers.size,
-            per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
-        )
-    )  # fmt: skip
+    seen = (window for i in train for window in windows(dataset, i, build.settings.drivers.size))
+    crops = [window for window in seen if any(name == build.defect_class for name, _ in window.masks)]
     if not crops:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "

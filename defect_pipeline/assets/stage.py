@@ -169,6 +169,7 @@ class Stage:
     images: Part | None  # which of the inspection images it reads; None: all
     gpu: bool
     instead: Mapping[str, str]  # parents by the names that its build function knows them under
+    reads: Mapping[str, str] = field(default_factory=dict)  # the only part of a parent, by its name, that it reads
 
     @property
     def description(self) -> str:
@@ -182,7 +183,11 @@ class Stage:
     def digest_from(self, inputs: Inputs, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact is called that is made from these parents."""
         parents = [
-            (name, k, self._read_of(artifact, partition) if name == INSPECTION else content(artifact))
+            (
+                name,
+                k,
+                self._read_of(artifact, partition) if name == INSPECTION else content(artifact, self.reads.get(name)),
+            )
             for (name, k), artifact in inputs.items()
         ]
         return digest_of(self.name, self.version, self.settings(pipeline), pipeline.seed, parents)
@@ -211,9 +216,15 @@ class Stage:
 STAGES: dict[str, Stage] = {}
 
 
-def content(artifact: Artifact) -> str:
-    """What children depend on: the digest of what is inside where the artifact says so, else of how it was made."""
-    return artifact.metadata.get("content", artifact.digest)
+def content(artifact: Artifact, part: str | None = None) -> str:
+    """What children depend on that read all of it or a ``part``: the digest of what is inside where the artifact tells
+    it, else of how it was made."""
+    return artifact.metadata.get(content_of(part), artifact.digest)
+
+
+def content_of(part: str | None = None) -> str:
+    """The name under which an artifact tells its content, or that of a part, among its metadata."""
+    return f"content of {part}" if part else "content"
 
 
 def open_dataset(artifact: Artifact) -> Dataset:
@@ -257,6 +268,7 @@ def stage(
     images: Part | None = None,
     gpu: bool = False,
     instead: Mapping[str, str] | None = None,
+    reads: Mapping[str, str] | None = None,
 ) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
     """Make a build function the asset of its name; its docstring's first line is the description in the UI.
 
@@ -264,14 +276,15 @@ def stage(
     defect class where it is ``partitioned``, or once for each of ``cells``. ``images`` is the part of the inspection
     images that it reads, all of them by default: the build sees no others, and changes in others do not touch it. ``gpu``
     puts the step into the GPU pool and tags it for Ray, Kubernetes and Celery. ``instead`` tells functions that ask for
-    another chain's stage, by whose name they know it, which of the ``parents`` takes its place.
+    another chain's stage, by whose name they know it, which of the ``parents`` takes its place. ``reads`` names parents
+    of which the stage reads a part only, one whose `content_of` they tell: what else changes in them does not touch it.
     """
 
     def wrap(build: Callable[[Build], None]) -> dg.AssetsDefinition:
         return _asset(
             Stage(
                 build.__name__, build, parents, settings, version, group, frozenset(kinds), partitioned, cells, images,
-                gpu, instead or {},
+                gpu, instead or {}, reads or {},
             )
         )  # fmt: skip
 

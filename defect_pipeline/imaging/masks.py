@@ -14,6 +14,7 @@ from defect_pipeline.imaging.io import read_mask
 
 NEAR = 8  # px around a mask
 FINE = 4  # shapes are bent on a grid this much finer: a crack of one pixel would tear on its own grid
+THIN = 64  # of 255: covered by so much of an enlarged mask, a pixel belongs to it, or a line of one pixel would tear
 SPILL = 0.02  # share of a mask that may be cut off at the component's edge without looking for a better place
 SHIFT = 0.25  # of the picture's sides: how far a mask moves from where it was annotated
 MAX_SPILL = 0.5  # above this share the mask is given up: what is left would be another shape
@@ -88,6 +89,34 @@ def perturb_shape(
         if _topology(changed) == _topology(mask) and 0.5 <= changed.sum() / mask.sum() <= 2:
             return changed
     return mask.copy()  # a shape on the brink of falling apart, such as two pixels that touch at a corner
+
+
+def resized(mask: np.ndarray, factor: float) -> np.ndarray:
+    """One instance (H, W bool), `factor` times as long and as wide, at its place; not thinner than a pixel.
+
+    Where the edge of the picture cuts it, it grows and shrinks from there; between two opposite edges it keeps its
+    extent. The same mask where it would fall apart, or where a hole would open or close.
+    """
+    x, y, w, h = bbox(mask)
+    axes = zip((x, y), (w, h), mask.shape[::-1], strict=True)
+    factors, anchors = np.array([_anchored(factor, *axis) for axis in axes]).T
+    if factor > 1:
+        matrix = np.column_stack([np.diag(factors), (1 - factors) * (anchors - 0.5)])
+        changed = cv2.warpAffine(mask.astype(np.uint8) * np.uint8(255), matrix, mask.shape[::-1]) > THIN
+    else:
+        places = (np.argwhere(mask)[:, ::-1] + 0.5 - anchors) * factors + anchors
+        columns, rows = places.astype(int).T
+        changed = np.zeros_like(mask)
+        changed[rows, columns] = True
+    return changed if _topology(changed) == _topology(mask) else mask.copy()
+
+
+def _anchored(factor: float, start: int, extent: int, side: int) -> tuple[float, float]:
+    """The factor along one axis, and what stays where it is, for an instance that takes up `extent` px of `side`."""
+    first, last = start == 0, start + extent == side
+    if first and last:
+        return 1.0, 0.0
+    return factor, 0.0 if first else float(side) if last else start + extent / 2
 
 
 def sample_masks(

@@ -251,7 +251,7 @@ def _example(
     """One augmented image, (3, H, W) float in [0, 1], and torchvision's target for it; labels there begin at 1."""
     planes = {"masks": np.stack([mask for _, mask in instances]).astype(np.uint8)} if instances else {}
     augmented = changes(image=image, **planes)
-    pixels = torch.from_numpy(augmented["image"]).permute(2, 0, 1).to(device).float() / 255
+    pixels = torch.tensor(augmented["image"]).permute(2, 0, 1).to(device).float() / 255
     masks = np.asarray(augmented["masks"]) if instances else np.zeros((0, *pixels.shape[1:]), np.uint8)
     kept = [i for i, mask in enumerate(masks) if mask.any()]  # a zoom may push an instance out of the picture
     target = {

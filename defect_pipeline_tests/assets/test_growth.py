@@ -153,6 +153,25 @@ def test_classes_of_the_second_system_do_not_touch_each_other(site: Workplace, t
     assert classes(site) == ("alpha", "beta")
 
 
+@pytest.mark.parametrize(
+    ("site", "generator"), [("sadf", "hypernetwork_weights"), ("union", "union_weights")], indirect=["site"]
+)
+def test_where_defects_go_is_nothing_that_a_generator_learns(
+    site: Workplace, generator: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, profile = made(site), profiles.PROFILES["grown"]
+    learned = replace(profile.masks, placement="learned")
+    monkeypatch.setitem(profiles.PROFILES, "grown", replace(profile, masks=learned))
+    after = run(site)
+    weights = {key for key in before if key[0].endswith("weights")}
+    drawn = {
+        (asset, k) for asset, k in before if asset in ("mask_bank", "sadf_images", "union_canvases", "union_images")
+    }
+    assert drawn <= changed(before, after) and not weights & changed(before, after)
+    assert generator in {asset for asset, _ in weights}
+    assert_same_from_scratch(site, weights, tmp_path)
+
+
 @pytest.mark.parametrize("site", ["sadf"], indirect=True)
 def test_a_class_that_joins_behind_redraws_no_other(site: Workplace) -> None:
     write_class(site.data_root / "gamma", 7)

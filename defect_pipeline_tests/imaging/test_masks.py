@@ -19,6 +19,7 @@ from defect_pipeline.imaging.masks import (
     instances_of,
     perturb_shape,
     read_hand_drawn,
+    resized,
     sample_masks,
 )
 
@@ -106,6 +107,32 @@ def test_perturbed_shapes_differ_and_repeat_with_the_seed(name: str) -> None:
     codes = [[encode(perturb_shape(SHAPES[name], np.random.default_rng(seed))) for seed in range(10)] for _ in range(2)]
     assert codes[0] == codes[1]
     assert len(set(codes[0]) - {encode(SHAPES[name])}) >= 9
+
+
+@pytest.mark.parametrize("factor", [0.4, 0.7, 1.0, 1.3, 1.5])
+@pytest.mark.parametrize("name", ["crack", "disc", "ring", "pit", "edge"])
+def test_resized_shapes_keep_place_and_topology(name: str, factor: float) -> None:
+    shape = SHAPES[name]
+    changed = resized(shape, factor)
+    assert changed.shape == shape.shape and changed.dtype == bool
+    assert _pieces(changed) == 1 and _regions_of_the_rest(changed) == _regions_of_the_rest(shape)
+    if factor == 1:
+        assert np.array_equal(changed, shape)
+    if name in ("crack", "disc"):
+        (x, y, w, h), (was_x, was_y, was_w, was_h) = bbox(changed), bbox(shape)
+        assert (w, h) == pytest.approx((factor * was_w, factor * was_h), abs=1.5)
+        assert (x + w / 2, y + h / 2) == pytest.approx((was_x + was_w / 2, was_y + was_h / 2), abs=1)
+    if name == "disc":
+        assert changed.sum() == pytest.approx(factor**2 * shape.sum(), rel=0.35)
+
+
+@pytest.mark.parametrize("factor", [0.5, 1.5])
+def test_resized_shapes_stay_cut_where_they_are_cut(factor: float) -> None:
+    band, edge = SHAPES["band"], SHAPES["edge"]
+    assert resized(edge, factor)[:, 0].any() and bbox(resized(edge, factor))[0] == 0
+    x, _, w, _ = bbox(resized(band, factor))
+    assert (x, w) == (0, SIZE)  # from edge to edge, as before
+    assert resized(band, factor).sum() == pytest.approx(factor * band.sum(), rel=0.2)
 
 
 @pytest.mark.parametrize("seed", range(10))

@@ -1,6 +1,7 @@
 """Mask control for the second system: the first system's hypernetwork on top of a class's token and adapters."""
 
 from defect_pipeline.assets.concept import sampler
+from defect_pipeline.assets.drivers import TRAINING
 from defect_pipeline.assets.hypernetwork import make_hypernetwork
 from defect_pipeline.assets.stablesdg.adapt import load_adapted
 from defect_pipeline.assets.stage import Build, stage
@@ -19,6 +20,7 @@ from defect_pipeline.imaging.parts import Part
     partitioned=True,
     gpu=True,
     instead=INSTEAD,
+    reads={"union_drivers": TRAINING},
 )  # fmt: skip
 def union_weights(build: Build) -> None:
     """A hypernetwork of the class, trained by drivers under the frozen backbone with the class's token and adapters.
