@@ -20,9 +20,8 @@ from defect_pipeline.imaging.masks import (
     decode,
     encode,
     instances_of,
-    perturb_shape,
+    like_annotated,
     read_hand_drawn,
-    resized,
     sample_masks,
 )
 from defect_pipeline.imaging.parts import Part
@@ -154,9 +153,9 @@ def _placed(
             return chosen, sets
         image = read_image(pool / path)
         places = likely(image)
-        shift = SHIFT if places is None else 1.0
+        movable, shift = (sources, SHIFT) if places is None else (_whole(sources), 1.0)
         try:
-            sets += sample_masks(sources, component_mask(image), 1, rng, shift=shift, vary=vary, likely=places)
+            sets += sample_masks(movable, component_mask(image), 1, rng, shift=shift, vary=vary, likely=places)
             chosen.append(path)
         except PipelineError:
             unfit.add(path)
@@ -165,16 +164,17 @@ def _placed(
     return chosen, sets
 
 
+def _whole(sources: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
+    """Those that the edge of the picture does not cut, for where it does they stay; all where there are no others."""
+    inside = (slice(1, -1), slice(1, -1))
+    return [s for s in sources if all(mask[inside].sum() == mask.sum() for mask in s)] or sources
+
+
 def _vary(build: Build, sources: list[list[np.ndarray]]) -> Vary:
     """What makes a new instance of an annotated one."""
     if build.settings.masks.strategy == "shape model":
         return ShapeModel.fit([mask for masks in sources for mask in masks]).vary
-    low, high = np.log(build.settings.masks.sizes)
-
-    def vary(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-        return perturb_shape(resized(mask, float(np.exp(rng.uniform(low, high)))), rng)
-
-    return vary
+    return like_annotated(build.settings.masks.sizes)
 
 
 def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarray | None]:

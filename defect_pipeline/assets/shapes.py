@@ -9,7 +9,7 @@ import numpy as np
 from defect_pipeline import evaluation
 from defect_pipeline.assets.references import HELD_OUT, real_crops
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.imaging.masks import Vary, perturb_shape
+from defect_pipeline.imaging.masks import Vary, like_annotated
 from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.shapes import ShapeModel, mirrored, on_grid
 from defect_pipeline.imaging.sheets import contact_sheet
@@ -21,7 +21,7 @@ SHOWN = 12
 
 @stage(
     parents=("inspection_images",),
-    settings=lambda pipeline: pipeline.settings.drivers,
+    settings=lambda pipeline: (pipeline.settings.drivers, pipeline.settings.masks.sizes),
     images=Part(shows="own class", classes="shown"),
     group="evaluation",
     kinds={"opencv"},
@@ -32,7 +32,7 @@ def shape_report(build: Build) -> None:
     known, held_out = (_instances(build, splits) for splits in (("train",), HELD_OUT))
     strategies: dict[str, Vary] = {
         "annotated": lambda mask, rng: mask,
-        "perturbed": perturb_shape,
+        "perturbed": like_annotated(build.settings.masks.sizes),
         "shape model": ShapeModel.fit(known).vary,
     }
     rng, grid = np.random.default_rng(build.pipeline.seed), [s for mask in known for s in mirrored(on_grid(mask))]

@@ -111,6 +111,16 @@ def resized(mask: np.ndarray, factor: float) -> np.ndarray:
     return changed if _topology(changed) == _topology(mask) else mask.copy()
 
 
+def like_annotated(sizes: tuple[float, float]) -> Vary:
+    """Strategy (i): an annotated instance, from `sizes[0]` to `sizes[1]` times as large and perturbed."""
+    low, high = np.log(sizes)
+
+    def vary(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+        return perturb_shape(resized(mask, float(np.exp(rng.uniform(low, high)))), rng)
+
+    return vary
+
+
 def _anchored(factor: float, start: int, extent: int, side: int) -> tuple[float, float]:
     """The factor along one axis, and what stays where it is, for an instance that takes up `extent` px of `side`."""
     first, last = start == 0, start + extent == side
