@@ -16,7 +16,7 @@ from rich.console import Console
 from rich.table import Table
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline_tests.benchmarks import machine, orchestration, synthesis
+from defect_pipeline_tests.benchmarks import machine, orchestration, recognition, synthesis
 from defect_pipeline_tests.benchmarks.data import registering
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
 from defect_pipeline_tests.benchmarks.startup import starting
@@ -28,6 +28,8 @@ ROWS: dict[str, Measured] = {
     "distances-300": lambda repeats: distances(300, repeats),
     "distances-3000": lambda repeats: distances(3000, repeats),
     "evaluation-500": lambda repeats: whole_evaluation(500, repeats),
+    "features": lambda repeats: recognition.features(64, repeats),
+    "segmentor": lambda repeats: recognition.segmentor(10, repeats),
     "drivers-default": lambda repeats: synthesis.drivers_by_default(8, repeats),
     "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
     "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
