@@ -37,7 +37,11 @@ class Masks:
 
     per_class: int = 40  # synthesis masks, hence drivers, of each class
     strategy: Literal["perturbed", "shape model"] = "perturbed"  # (i) annotated ones, changed a little; (iii) new ones
-    sizes: tuple[float, float] = (0.6, 1.6)  # times as long and wide as annotated, of (i); (1, 1): as the paper
+    framing: Literal["crops", "windows"] = (
+        "crops"  # annotated ones closed in on, as a generator learns them; or as small
+    )
+    # as a segmentor's windows show them, and cut where a window cuts them
+    sizes: tuple[float, float] = (1.0, 1.0)  # times as long and wide as that, of (i)
     placement: Literal["near", "learned"] = "near"  # where annotated, moved by up to a quarter; or where defects occur
 
     def __post_init__(self) -> None:
@@ -284,7 +288,7 @@ SD15 = Profile(
     precision="bfloat16",
     pool=Pool(images=10_000),
     thresholds=Thresholds(kid=0.15, fid=200.0),
-    masks=Masks(per_class=200, sizes=(1.0, 1.0)),
+    masks=Masks(per_class=200),
     drivers=Drivers(size=512, downscale=8, crops=10),
     concept=Concept(
         steps=1000, batch=4, prior_batch=4, learning_rate=2e-6, prior_weight=1.0, prior_images=200, window=0

@@ -11,7 +11,7 @@ import numpy as np
 
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.crops import Crop, windows
+from defect_pipeline.imaging.crops import Crop, defect_crops, windows
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import (
     SHIFT,
@@ -63,7 +63,7 @@ def _drawn(folder: str, name: str) -> Path | None:
 
 @stage(
     parents=("inspection_images", "defect_free_pool"),
-    settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers.size, _drawn_digest(pipeline)),
+    settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
     images=Part(("train",), "own class", "ranked"),
     group="drivers",
     kinds={"opencv"},
@@ -188,11 +188,19 @@ def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarra
 
 
 def _sources(build: Build) -> list[Crop]:
-    """Windows of the train images that show this class, as a segmentor is shown them: cut where their edge cuts them."""
-    dataset = build.dataset()
+    """Crops, or windows, of the train images that show this class."""
+    dataset, drivers = build.dataset(), build.settings.drivers
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    seen = (window for i in train for window in windows(dataset, i, build.settings.drivers.size))
-    crops = [window for window in seen if any(name == build.defect_class for name, _ in window.masks)]
+    if build.settings.masks.framing == "windows":
+        seen = (window for i in train for window in windows(dataset, i, drivers.size))
+        crops = [window for window in seen if any(name == build.defect_class for name, _ in window.masks)]
+    else:
+        crops = list(
+            defect_crops(
+                dataset, train, build.defect_class, drivers.size,
+                per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
+            )
+        )  # fmt: skip
     if not crops:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "

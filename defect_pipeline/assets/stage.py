@@ -18,7 +18,7 @@ from typing import Any
 import dagster as dg
 import numpy as np
 
-from defect_pipeline.allocator import keep_freed_memory
+from defect_pipeline.allocator import keep_freed_memory, return_freed_memory
 from defect_pipeline.automation.gpu import GPU_POOL, gpu_tags
 from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.imaging.dataset import Dataset
@@ -347,6 +347,7 @@ def materialize(
         draft.metadata["code_version"] = made.version
         if (INSPECTION, None) in inputs:
             draft.metadata["data digest"] = content(inputs[INSPECTION, None])
+    return_freed_memory()
     log.info("%s done in %.1f s", label(made.name, partition), time.perf_counter() - began)
     return store.current(made.name, partition), False
 

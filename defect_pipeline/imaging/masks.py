@@ -113,6 +113,8 @@ def resized(mask: np.ndarray, factor: float) -> np.ndarray:
 
 def like_annotated(sizes: tuple[float, float]) -> Vary:
     """Strategy (i): an annotated instance, from `sizes[0]` to `sizes[1]` times as large and perturbed."""
+    if sizes == (1, 1):
+        return perturb_shape
     low, high = np.log(sizes)
 
     def vary(mask: np.ndarray, rng: np.random.Generator) -> np.ndarray:

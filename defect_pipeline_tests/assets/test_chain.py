@@ -168,7 +168,9 @@ def test_training_images_given_back_are_found_to_be_copies(
     assert "no_copies" in capsys.readouterr().out
 
 
-@pytest.mark.parametrize("how", [{"strategy": "shape model"}, {"placement": "learned"}])
+@pytest.mark.parametrize(
+    "how", [{"strategy": "shape model"}, {"placement": "learned"}, {"framing": "windows", "sizes": (0.6, 1.6)}]
+)
 def test_masks_of_other_strategies_lie_on_the_component(
     finished: Workplace, tiny_profile: profiles.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: dict
 ):
