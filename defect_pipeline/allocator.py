@@ -3,7 +3,7 @@
 glibc gives large blocks back to the system on every free and faults them in again a step later; on two cores that was a
 third of the time of a small U-Net's training (1.6x as many images a second without it). No block is mapped by itself, for
 those are given back whatever the thresholds say, and none of 32 MiB or more can be spared that by a threshold: another 5 %
-of a concept's training, 10 to 20 % of adapters', 7 % of the segmentor's, for no more memory.
+of a concept's training, 10 to 20 % of adapters', 7 % of the segmentor's.
 """
 
 import ctypes

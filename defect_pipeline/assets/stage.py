@@ -182,14 +182,7 @@ class Stage:
 
     def digest_from(self, inputs: Inputs, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact is called that is made from these parents."""
-        parents = [
-            (
-                name,
-                k,
-                self._read_of(artifact, partition) if name == INSPECTION else content(artifact, self.reads.get(name)),
-            )
-            for (name, k), artifact in inputs.items()
-        ]
+        parents = [(name, k, self._read_of(name, artifact, partition)) for (name, k), artifact in inputs.items()]
         return digest_of(self.name, self.version, self.settings(pipeline), pipeline.seed, parents)
 
     def inputs(self, store: Store, partition: str | None) -> Inputs:
@@ -207,10 +200,10 @@ class Stage:
             return (own,)
         return open_dataset(found.get((INSPECTION, None)) or store.current(INSPECTION)).categories
 
-    def _read_of(self, images: Artifact, partition: str | None) -> str:
-        if self.images is None:
-            return content(images)
-        return _part_digest(self.images, partition, images.path, images.metadata["root"], content(images))
+    def _read_of(self, name: str, parent: Artifact, partition: str | None) -> str:
+        if name != INSPECTION or self.images is None:
+            return content(parent, self.reads.get(name))
+        return _part_digest(self.images, partition, parent.path, parent.metadata["root"], content(parent))
 
 
 STAGES: dict[str, Stage] = {}
