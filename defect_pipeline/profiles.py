@@ -37,10 +37,8 @@ class Masks:
 
     per_class: int = 40  # synthesis masks, hence drivers, of each class
     strategy: Literal["perturbed", "shape model"] = "perturbed"  # (i) annotated ones, changed a little; (iii) new ones
-    framing: Literal["crops", "windows"] = (
-        "crops"  # annotated ones closed in on, as a generator learns them; or as small
-    )
-    # as a segmentor's windows show them, and cut where a window cuts them
+    # annotated ones closed in on, as a generator learns them; or as a segmentor's windows show them: small, and cut
+    framing: Literal["crops", "windows"] = "crops"
     sizes: tuple[float, float] = (1.0, 1.0)  # times as long and wide as that, of (i)
     placement: Literal["near", "learned"] = "near"  # where annotated, moved by up to a quarter; or where defects occur
 

@@ -104,8 +104,8 @@ def steering(
 
 
 class _Watched:
-    """A fixed-driver grid, two of each class, turned upside down: the loss does not show when a
-    hypernetwork begins to obey, pictures do."""
+    """A fixed-driver grid, two of each class, turned upside down: the loss does not show when a hypernetwork begins to
+    obey, pictures do."""
 
     def __init__(
         self,

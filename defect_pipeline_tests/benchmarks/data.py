@@ -46,10 +46,14 @@ def draw(folder: Path, n: int, *, marked: float = 1.0, seed: int = 0) -> None:
     for start in range(0, n, AT_ONCE):
         generator = torch.Generator().manual_seed(seed + start)
         drawn = draw_surfaces(min(AT_ONCE, n - start), SIZE, generator, marked=marked)
-        images = (drawn.images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
-        for k, (image, mask) in enumerate(zip(images, drawn.masks.numpy(), strict=True), start=start):
+        for k, (image, mask) in enumerate(zip(as_bytes(drawn.images), drawn.masks.numpy(), strict=True), start=start):
             Image.fromarray(image).save(folder / f"{k:06d}.jpg", quality=95)
             Image.fromarray(mask.astype(np.uint8) * 255).save(folder / f"{k:06d}.png")
+
+
+def as_bytes(images: torch.Tensor) -> np.ndarray:
+    """Images (n, 3, H, W) in [0, 1] as (n, H, W, 3) uint8."""
+    return (images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
 
 
 def _move(base: Path, stems: list[str]) -> None:

@@ -10,6 +10,7 @@ from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
 from defect_pipeline.evaluation.distances import compare, frechet_distance, kernel_distance
 from defect_pipeline.evaluation.faithfulness import twin_figures, twin_table
 from defect_pipeline.evaluation.features import load_extractor
+from defect_pipeline_tests.benchmarks.data import as_bytes
 from defect_pipeline_tests.benchmarks.timing import Row, in_turn, seconds
 
 DIMENSION = 2048
@@ -44,7 +45,7 @@ def distances(n: int, repeats: int) -> Row:
 def whole_evaluation(n: int, repeats: int, *, real: int = 60, size: int = 128) -> Row:
     """Features, KID with interval and floors, FID, copies under 8 symmetries and faithfulness of n synthetic images."""
     drawn = draw_surfaces(n + real, size, torch.Generator().manual_seed(0), marked=1.0)
-    images = list((drawn.images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8))
+    images = list(as_bytes(drawn.images))
     masks = list(drawn.masks.numpy())
     synthetic, references = images[:n], images[n:]
 

@@ -13,6 +13,7 @@ from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.evaluation.features import load_extractor
 from defect_pipeline.recognition.segmentor import build_segmentor, train_segmentor
+from defect_pipeline_tests.benchmarks.data import as_bytes
 from defect_pipeline_tests.benchmarks.timing import Row, in_turn
 
 SIZE, BATCH, AGAINST = 128, 8, "BatchNorm apart"
@@ -61,4 +62,4 @@ def _train(body: Callable[[], nn.Module], steps: int) -> Callable[[], None]:
 def _drawn(n: int) -> tuple[np.ndarray, np.ndarray]:
     """(n, SIZE, SIZE, 3) uint8 and masks (n, SIZE, SIZE) bool."""
     drawn = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0), marked=1.0)
-    return (drawn.images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8), drawn.masks.numpy()
+    return as_bytes(drawn.images), drawn.masks.numpy()

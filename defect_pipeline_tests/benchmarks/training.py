@@ -19,6 +19,7 @@ from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.profiles import EMBEDDED
 from defect_pipeline_tests.benchmarks import learning, machine
+from defect_pipeline_tests.benchmarks.data import as_bytes
 from defect_pipeline_tests.benchmarks.processes import Watched, watch
 from defect_pipeline_tests.benchmarks.timing import Row
 
@@ -81,7 +82,7 @@ def _prepare(folder: Path) -> None:
     drivers = marked.masks[:, None].float() * torch.tensor([1.0, 0.2, 0.2]).view(1, 3, 1, 1)
     for name, pictures in (("train/images", marked.images), ("train/drivers", drivers), ("prior", plain.images)):
         (folder / name).mkdir(parents=True)
-        for k, picture in enumerate((pictures.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)):
+        for k, picture in enumerate(as_bytes(pictures)):
             Image.fromarray(picture).save(folder / name / f"{k:03d}.png")
     files = [{"file_name": f"images/{k:03d}.png", "driver_file_name": f"drivers/{k:03d}.png"} for k in range(IMAGES)]
     rows = [json.dumps(row | {"text": learning.INSTANCE}) for row in files]
