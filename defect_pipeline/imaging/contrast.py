@@ -12,6 +12,7 @@ from scipy.stats import wasserstein_distance
 from defect_pipeline.imaging.masks import surroundings
 
 LEAST = 0.25  # times; nor is anything made stronger: a faint defect is one that was not learned, and turns to splashes
+SEEN = 0.9  # share of the defects that remain visible
 TOLERANCE = 0.01
 
 
@@ -39,12 +40,20 @@ def with_changes(backgrounds: np.ndarray, changes: np.ndarray, scale: float = 1.
     return np.clip(np.rint(backgrounds + np.float32(scale) * changes), 0, 255).astype(np.uint8)
 
 
-def matching_scale(backgrounds: np.ndarray, changes: np.ndarray, masks: np.ndarray, wanted: float) -> float:
-    """The scale of the changes, LEAST to 1, at which their `typical_contrast` under the masks (n, H, W) is as wanted."""
+def matching_scale(
+    backgrounds: np.ndarray, changes: np.ndarray, masks: np.ndarray, wanted: float, *, visible: float = 0.0
+) -> float:
+    """The scale of the changes, at most 1, at which their `typical_contrast` under the masks (n, H, W) is as wanted.
+
+    It is no less than `LEAST`, nor than leaves most of them ``visible``: so many grey levels in the mean under the mask.
+    Some real defects are fainter than that beside what surrounds them; a label on nothing teaches nothing.
+    """
 
     def excess(scale: float) -> float:
         return typical_contrast(with_changes(backgrounds, changes, scale), masks) - wanted
 
     if not excess(1.0) > 0:  # nor where nothing is known
         return 1.0
-    return LEAST if excess(LEAST) >= 0 else float(brentq(excess, LEAST, 1.0, xtol=TOLERANCE))
+    under = [np.abs(change[mask]).mean() for change, mask in zip(changes, masks, strict=True)]
+    least = min(1.0, max(LEAST, visible / max(np.quantile(under, 1 - SEEN), 1e-6)))
+    return least if excess(least) >= 0 else float(brentq(excess, least, 1.0, xtol=TOLERANCE))

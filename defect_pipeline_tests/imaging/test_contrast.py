@@ -61,6 +61,16 @@ def test_a_scale_has_bounds():
     assert matching_scale(backgrounds, changes, np.ones_like(masks), 0.5) == 1
 
 
+def test_what_is_toned_down_stays_visible():
+    """Of a real defect hardly brighter than its surroundings: the label would lie on nothing."""
+    backgrounds, masks = surface()[None], MASK[None]
+    changes = np.zeros(backgrounds.shape, np.int16)
+    changes[:, MASK] = -20
+    assert matching_scale(backgrounds, changes, masks, 0.02) < 0.35
+    assert matching_scale(backgrounds, changes, masks, 0.02, visible=8.0) == pytest.approx(0.4)
+    assert matching_scale(backgrounds, changes, masks, 0.02, visible=30.0) == 1
+
+
 def test_what_image_and_twin_have_in_common_cancels():
     """A generator that paints the whole surface too blue leaves nothing of it on the background."""
     background = surface()[None]

@@ -32,7 +32,8 @@ PAINTED_FROM = (
 
 
 def _settings(pipeline: Pipeline) -> tuple:
-    return (pipeline.settings.synthesis, pipeline.settings.stablesdg.prompt, *painted_with(pipeline))
+    settings = pipeline.settings
+    return settings.synthesis, settings.filter.visible, settings.stablesdg.prompt, *painted_with(pipeline)
 
 
 @stage(
