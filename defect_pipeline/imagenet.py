@@ -28,11 +28,12 @@ def feature_maps() -> nn.Module:
 
 def frozen(network: nn.Module) -> nn.Module:
     """The same answers, never to be trained again, and sooner: each BatchNorm becomes part of the convolution before it."""
-    convolution, path = nn.Conv2d(1, 1, 1), ""
+    convolutions: list[tuple[str, nn.Conv2d]] = []
     for name, module in list(network.named_modules()):
         if isinstance(module, nn.Conv2d):
-            convolution, path = module, name
+            convolutions.append((name, module))
         elif isinstance(module, BatchNormAct2d):
+            path, convolution = convolutions[-1]
             network.set_submodule(path, fuse_conv_bn_eval(convolution, module))
             network.set_submodule(name, module.act)
     return network.to(memory_format=torch.channels_last).requires_grad_(False)

@@ -35,7 +35,7 @@ CHECKPOINT_STEPS = 50
     images=Part(("train", "val")),
     group="recognition",
     kinds={"torch", "torchvision"},
-    version="2",
+    version="3",
     gpu=True,
 )
 def segmentor(build: Build) -> None:

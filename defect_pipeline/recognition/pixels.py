@@ -1,8 +1,9 @@
 """A segmentor that classifies pixels and takes connected ones for an instance: for few images, and for few seconds.
 
 The network that sees is frozen, for few images teach it nothing better. It is shown the image enlarged, since defects are
-small; plain filters stand beside it. What learns is a perceptron, and every pixel of an annotated image teaches it, where
-a region-based network learns from a handful of boxes. What it cannot do is part defects that touch.
+small; plain filters stand beside it. What learns are perceptrons, and the pixels of an annotated image teach them, where
+a region-based network learns from a handful of boxes. There are several, whose answers are averaged: what one of them
+begins with moves figures on few images more than the data do. What they cannot do is part defects that touch.
 """
 
 from collections.abc import Sequence
@@ -17,6 +18,7 @@ from defect_pipeline import imagenet
 from defect_pipeline.recognition.filters import FILTERS, filter_bank
 
 CHANNELS = (16, 24, 40, 112, 320)  # of EfficientNet-Lite0's maps, strides 2 to 32
+HEADS = 4
 ENLARGED = 2  # times; a map of each pixel's own is then the finest
 PROBABILITY = 0.35  # of any defect, in the pixels of an instance: AP ranks what it is not sure of
 SMALLEST = 4  # px
@@ -33,44 +35,45 @@ class PixelSegmentor(nn.Module):
     else each image gives "boxes", "labels", "scores" and "masks" (n, 1, H, W), surest first.
     """
 
-    def __init__(self, num_classes: int, width: int = 64) -> None:
+    def __init__(self, num_classes: int) -> None:
         super().__init__()
         self.body = imagenet.frozen(imagenet.feature_maps())
-        self.from_maps = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in CHANNELS)
-        self.from_filters = nn.Conv2d(FILTERS, width, 1)
-        self.between = nn.Conv2d(width, width, 1)
-        self.classify = nn.Conv2d(width, num_classes + 1, 1)
-        assert self.classify.bias is not None
-        self.classify.bias.data[0] = BACKGROUND
+        self.heads = nn.ModuleList(Perceptron(num_classes) for _ in range(HEADS))
 
     def forward(
         self, images: Sequence[Tensor], targets: Sequence[dict[str, Tensor]] | None = None
     ) -> dict[str, Tensor] | list[dict[str, Tensor]]:
-        logits = [self._logits(image) for image in self._stacks(images)]
         if self.training:
             assert targets is not None
-            return self._losses(torch.cat(logits), torch.stack([_classes(target) for target in targets]))
-        return [_instances(p) for part in logits for p in part.softmax(1)]
+            return self._losses(torch.stack(list(images)), torch.stack([_classes(target) for target in targets]))
+        return [_instances(p) for stack in self._stacks(images) for p in self._probabilities(stack)]
 
     def _stacks(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """One batch where all images are of one size, as those of a training must be; else each by itself."""
+        """One batch where all images are of one size, else each by itself."""
         if len({image.shape for image in images}) == 1:
             return [torch.stack(list(images))]
         return [image[None] for image in images]
 
-    def _logits(self, x: Tensor) -> Tensor:
+    def _probabilities(self, x: Tensor) -> Tensor:
         """(n, classes + 1, H, W), the background first."""
-        height, width = x.shape[-2:]
-        with torch.no_grad():
-            filters = filter_bank(x)
-            maps = self._maps(x)
-        seen: Tensor | None = None
-        for read, features in reversed(list(zip(self.from_maps, maps, strict=True))):
-            here = read(features)
-            seen = here if seen is None else here + F.interpolate(seen, scale_factor=2.0, mode="bilinear")
-        assert seen is not None
-        seen = self.from_filters(filters) + seen[..., :height, :width]
-        return self.classify(F.relu(self.between(F.relu(seen))))
+        seen = self._seen(x)
+        return torch.stack([head(seen).softmax(1) for head in self.heads]).mean(0)
+
+    def _losses(self, x: Tensor, truth: Tensor) -> dict[str, Tensor]:
+        """Means over the heads, of one pixel in every four: its neighbours would tell them little more."""
+        top, left = torch.randint(2, (2,)).tolist()
+        filters, finest, *coarse = self._seen(x)
+        fine = [
+            layer[..., top::2, left::2].contiguous(memory_format=torch.channels_last) for layer in (filters, finest)
+        ]
+        truth = truth[:, top::2, left::2]
+        losses = [_losses(head([*fine, *coarse], (top, left)), truth) for head in self.heads]
+        return {name: torch.stack([own[name] for own in losses]).mean() for name in losses[0]}
+
+    @torch.no_grad()
+    def _seen(self, x: Tensor) -> list[Tensor]:
+        """The filters' answers, then the maps, as large as the image and half of that each time."""
+        return [filter_bank(x), *self._maps(x)]
 
     def _maps(self, x: Tensor) -> list[Tensor]:
         """Of the enlarged image, strides 1 to 16 in its own pixels."""
@@ -80,21 +83,57 @@ class PixelSegmentor(nn.Module):
         x = F.interpolate(x, scale_factor=float(ENLARGED), mode="bilinear")
         return self.body(x.contiguous(memory_format=torch.channels_last))
 
-    def _losses(self, logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
-        """Cross-entropy, a class weighing the more the fewer pixels of the batch it has, and Dice of those present."""
-        classes = logits.shape[1]
-        counts = torch.bincount(truth.flatten(), minlength=classes).clamp(min=1)
-        weights = (counts[0] / counts).sqrt().clamp(1, HEAVIEST)
-        found = logits.softmax(1)
-        wanted = F.one_hot(truth, classes).permute(0, 3, 1, 2).to(found.dtype)
-        common, sizes = (found * wanted).sum((0, 2, 3)), (found + wanted).sum((0, 2, 3))
-        dice = 1 - (2 * common + 1) / (sizes + 1)
-        present = (wanted.sum((0, 2, 3)) > 0).float()
-        present[0] = 0
-        return {
-            "loss_pixels": F.cross_entropy(logits, truth, weight=weights),
-            "loss_dice": DICE * (dice * present).sum() / present.sum().clamp(min=1),
-        }
+
+class Perceptron(nn.Module):
+    """Logits (n, classes + 1, H, W) from what a `PixelSegmentor` sees, the background first."""
+
+    def __init__(self, num_classes: int, width: int = 64) -> None:
+        super().__init__()
+        self.from_maps = nn.ModuleList(nn.Conv2d(channels, width, 1, bias=False) for channels in CHANNELS)
+        self.from_filters = nn.Conv2d(FILTERS, width, 1)
+        self.between = nn.Conv2d(width, width, 1)
+        self.classify = nn.Conv2d(width, num_classes + 1, 1)
+        assert self.classify.bias is not None
+        self.classify.bias.data[0] = BACKGROUND
+
+    def forward(self, seen: Sequence[Tensor], offset: tuple[int, int] | None = None) -> Tensor:
+        """Of every pixel, or, given its ``offset`` down and to the right, of one in every square of two by two; the
+        filters' answers and the finest map are then of these pixels alone."""
+        filters, finest, *coarse = seen
+        height, width = filters.shape[-2:]
+        layers = [read(maps) for read, maps in zip(self.from_maps[1:], coarse, strict=True)]
+        here = layers.pop()
+        while layers:
+            here = layers.pop() + _twice(here)
+        here = (self.from_maps[0](finest) + _twice(here, offset))[..., :height, :width] + self.from_filters(filters)
+        return self.classify(F.relu(self.between(F.relu(here))))
+
+
+def _twice(x: Tensor, offset: tuple[int, int] | None = None) -> Tensor:
+    """(n, c, h, w) interpolated to (n, c, 2 h, 2 w); of that, where an ``offset`` down and to the right is given, the pixel
+    there in every square of two by two."""
+    if offset is None:
+        return F.interpolate(x, scale_factor=2.0, mode="bilinear")
+    x = F.pad(x, (1, 1, 1, 1), mode="replicate")
+    x = torch.lerp(x[..., 1:-1, :], x[..., 2:, :] if offset[0] else x[..., :-2, :], 0.25)
+    return torch.lerp(x[..., 1:-1], x[..., 2:] if offset[1] else x[..., :-2], 0.25)
+
+
+def _losses(logits: Tensor, truth: Tensor) -> dict[str, Tensor]:
+    """Cross-entropy, a class weighing the more the fewer pixels of the batch it has, and Dice of those present."""
+    classes = logits.shape[1]
+    counts = torch.bincount(truth.flatten(), minlength=classes).clamp(min=1)
+    weights = (counts[0] / counts).sqrt().clamp(1, HEAVIEST)
+    found = logits.softmax(1)
+    wanted = F.one_hot(truth, classes).permute(0, 3, 1, 2).to(found.dtype)
+    common, sizes = (found * wanted).sum((0, 2, 3)), (found + wanted).sum((0, 2, 3))
+    dice = 1 - (2 * common + 1) / (sizes + 1)
+    present = (wanted.sum((0, 2, 3)) > 0).float()
+    present[0] = 0
+    return {
+        "loss_pixels": F.cross_entropy(logits, truth, weight=weights),
+        "loss_dice": DICE * (dice * present).sum() / present.sum().clamp(min=1),
+    }
 
 
 def _classes(target: dict[str, Tensor]) -> Tensor:

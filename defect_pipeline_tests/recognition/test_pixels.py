@@ -18,6 +18,25 @@ def test_learns_from_few_images_what_holds_for_others():
     assert figures.segm_ap50 > 0.8 and figures.strict_iou > 0.7
 
 
+@pytest.mark.parametrize("size", [(48, 64), (33, 50)])
+@pytest.mark.parametrize("offset", [(0, 0), (0, 1), (1, 0), (1, 1)])
+def test_a_quarter_of_the_pixels_is_told_what_all_of_them_are(size: tuple[int, int], offset: tuple[int, int]):
+    model = PixelSegmentor(2)
+    filters, finest, *coarse = model._seen(torch.rand(2, 3, *size, generator=torch.Generator().manual_seed(0)))
+    (top, left), head = offset, model.heads[0]
+    quarter = head([filters[..., top::2, left::2], finest[..., top::2, left::2], *coarse], offset)
+    whole = head([filters, finest, *coarse])
+    assert whole.shape == (2, 3, *size)
+    torch.testing.assert_close(quarter, whole[..., top::2, left::2], atol=1e-5, rtol=1e-4)
+
+
+def test_heads_differ_and_are_averaged():
+    model, x = PixelSegmentor(1).eval(), torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    answers = torch.stack([head(model._seen(x)).softmax(1) for head in model.heads])
+    assert (answers[0] - answers[1]).abs().max() > 1e-4
+    torch.testing.assert_close(model._probabilities(x), answers.mean(0))
+
+
 def test_connected_pixels_are_instances_surest_first():
     p = torch.zeros(3, 20, 30)
     p[1, 2:6, 3:9] = 0.5

@@ -68,7 +68,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    version="2", cells=tuple(CELLS), gpu=True,
+    version="3", cells=tuple(CELLS), gpu=True,
 )  # fmt: skip
 def table_1_cell(build: Build) -> None:
     """One arm and seed with all groups: a segmentor, what it was trained on, and what it sees in the test images."""
@@ -77,7 +77,7 @@ def table_1_cell(build: Build) -> None:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    version="2", cells=tuple(CELLS), gpu=True,
+    version="3", cells=tuple(CELLS), gpu=True,
 )  # fmt: skip
 def table_2_cell(build: Build) -> None:
     """One arm and seed with a tenth of the groups: a segmentor, what it was trained on, and what it sees."""
