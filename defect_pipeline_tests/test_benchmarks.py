@@ -1,11 +1,12 @@
 """What the benchmarks read from a training that runs as a process of its own."""
 
 import sys
+from functools import partial
 
 import pytest
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline_tests.benchmarks.processes import watch
+from defect_pipeline_tests.benchmarks.processes import apart, watch
 
 BAR = """
 import sys, time
@@ -30,3 +31,10 @@ def test_the_steps_after_the_first_are_timed_with_their_losses_and_the_rest_is_c
 def test_one_that_ends_too_early_says_what_it_said():
     with pytest.raises(PipelineError, match=r"ended before step 5: .*no such image"):
         watch([sys.executable, "-c", f"{BAR}\nsys.exit('no such image')"], steps=5, first=2, environment={})
+
+
+def test_a_call_apart_is_told_its_time_and_the_memory_that_it_held():
+    took, held = apart(partial(bytearray, 300 * 2**20))
+    assert 0 < took < 60
+    if sys.platform == "linux":
+        assert 300 * 2**20 < held < 2**32

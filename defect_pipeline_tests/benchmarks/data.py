@@ -14,13 +14,14 @@ from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.stage import Pipeline
 from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.store import Store
-from defect_pipeline_tests.benchmarks.timing import Row, seconds
+from defect_pipeline_tests.benchmarks.processes import apart
+from defect_pipeline_tests.benchmarks.timing import Row
 
 JOINING, SIZE, AT_ONCE = 10, 128, 100
 
 
 def registering(n: int, repeats: int) -> Row:
-    """The whole stage, with groups and splits, for n drawn images, and for ten more."""
+    """The whole stage, with groups and splits, for n drawn images, and for ten more: time and memory."""
     again, first = [], []
     for _ in range(repeats):
         with TemporaryDirectory() as directory:
@@ -28,10 +29,14 @@ def registering(n: int, repeats: int) -> Row:
             draw(base / "drawn", n + JOINING)
             stems = sorted({path.stem for path in (base / "drawn").iterdir()})
             _move(base, stems[:n])
-            first.append(seconds(partial(_register, base)))
+            first.append(apart(partial(_register, base)))
             _move(base, stems[n:])
-            again.append(seconds(partial(_register, base)))
-    return Row(f"registering {JOINING} more images, {SIZE} px", n, again, first, "the first registering of all")
+            again.append(apart(partial(_register, base)))
+    (ours, our_memory), (theirs, their_memory) = (zip(*measured, strict=True) for measured in (again, first))
+    return Row(
+        f"registering {JOINING} more images, {SIZE} px", n, list(ours), list(theirs), "the first registering of all",
+        memory=(max(our_memory), max(their_memory)),
+    )  # fmt: skip
 
 
 def _register(base: Path) -> None:

@@ -1,14 +1,17 @@
-"""Trainings as processes of their own, watched from outside by the progress that they print."""
+"""What runs as a process of its own: trainings, watched from outside by the progress that they print, and calls."""
 
 import os
 import re
 import subprocess
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from multiprocessing import get_context
 from pathlib import Path
 
 from defect_pipeline.errors import PipelineError
+from defect_pipeline_tests.benchmarks.timing import seconds
 
 PROGRESS = re.compile(r"(\d+)/\d+ \[[^\]]*loss=([^\],\s]+)[\],]")  # tqdm's bar with a loss behind it
 ONCE = {"TQDM_MININTERVAL": "1e9"}  # the bar is printed when it is given the step's loss, and at no other time
@@ -46,15 +49,26 @@ def watch(command: Sequence[str], *, steps: int, first: int, environment: Mappin
                     step, read = int(found[1]), found.end()
                     times.setdefault(step, now)  # a bar at rest is printed again
                     losses[step] = float(found[2])
-                memory = max(memory, _peak_memory(process.pid))
+                memory = max(memory, peak_memory(process.pid))
         finally:
             process.kill()
     timed = range(first + 1, steps + 1)
     return Watched(times[steps] - times[first], [losses[step] for step in timed], memory)
 
 
-def _peak_memory(pid: int) -> int:
-    """Not getrusage's: a child's figure there begins with what its parent held when it was started."""
+def peak_memory(pid: int) -> int:
+    """Bytes, the most that a process has held, 0 where the system does not tell. Not getrusage's: a child's figure there begins with what its parent held when it was started."""
     status = Path(f"/proc/{pid}/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) * 1024 if found else 0
+
+
+def apart(call: Callable[[], object]) -> tuple[float, int]:
+    """Seconds of a call in a fresh process, its start not counted, and bytes, the most that the process held."""
+    with ProcessPoolExecutor(1, get_context("spawn")) as pool:
+        return pool.submit(_measured, call).result()
+
+
+def _measured(call: Callable[[], object]) -> tuple[float, int]:
+    took = seconds(call)
+    return took, peak_memory(os.getpid())
