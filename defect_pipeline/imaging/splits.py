@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import math
-from collections.abc import Hashable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Mapping
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.lazy import pd
@@ -37,16 +38,24 @@ def assign_splits(
     if min(fractions) < 0 or not math.isclose(sum(fractions), 1) or fractions[0] == 0:
         raise PipelineError(f"Split fractions {fractions} must be three shares, the first above 0, that add up to 1.")
     share = dict(zip(SPLITS, fractions, strict=True))
-    classes = {group: set(names) for group, names in images.groupby("group")["defect_class"]}
-    first = images.groupby("group")["sha256"].min()
+    classes: dict[str, set[str]] = defaultdict(set)
+    first: dict[str, str] = {}
+    for group, name, sha256 in zip(
+        *(images[column].tolist() for column in ("group", "defect_class", "sha256")), strict=True
+    ):
+        classes[group].add(name)
+        first[group] = min(sha256, first.get(group, sha256))
     order = sorted(classes, key=lambda group: hashlib.sha256(f"{seed}:{first[group]}".encode()).hexdigest())
     members = {name: [g for g in order if name in classes[g]] for name in images["defect_class"].unique()}
     placed = {} if previous is None else _placed(images, previous)
-    for _, groups in sorted(members.items(), key=lambda item: (len(item[1]), item[0])):
+    reached = {name: Counter(placed[g] for g in groups if g in placed) for name, groups in members.items()}
+    for name, groups in sorted(members.items(), key=lambda item: (len(item[1]), item[0])):
         for group in groups:
             if group not in placed:
-                only_hope = any(_needs_train(members[name], group, placed) for name in classes[group])
-                placed[group] = "train" if only_hope else _neediest_side(groups, placed, share)
+                only_hope = any(len(members[k]) == 1 + reached[k]["val"] + reached[k]["test"] for k in classes[group])
+                placed[group] = "train" if only_hope else _neediest_side(len(groups), reached[name], share)
+                for k in classes[group]:
+                    reached[k][placed[group]] += 1
     return images["group"].map(placed).rename("split")
 
 
@@ -105,15 +114,9 @@ def _placed(images: pd.DataFrame, previous: pd.DataFrame) -> dict[Hashable, str]
     return {group: max(SPLITS, key=list(before).count) for group, before in sides}  # the first of SPLITS wins a draw
 
 
-def _needs_train(groups: Sequence[Hashable], group: Hashable, placed: dict[Hashable, str]) -> bool:
-    """Whether a class with these groups would have none in train if this one, the last to be placed, went elsewhere."""
-    return all(other == group or placed.get(other, "train") != "train" for other in groups)
-
-
-def _neediest_side(groups: Sequence[Hashable], placed: dict[Hashable, str], share: dict[str, float]) -> str:
-    """The first of train, test, val that no group of the class has reached; then the one furthest behind its share."""
-    sides = [placed[group] for group in groups if group in placed]
+def _neediest_side(groups: int, reached: Mapping[str, int], share: Mapping[str, float]) -> str:
+    """The first of train, test, val that none of a class's groups has reached; then the one furthest behind its share."""
     for side in _FILL_ORDER:
-        if share[side] > 0 and side not in sides:
+        if share[side] > 0 and not reached[side]:
             return side
-    return max(_FILL_ORDER, key=lambda side: share[side] * len(groups) - sides.count(side))
+    return max(_FILL_ORDER, key=lambda side: share[side] * groups - reached[side])

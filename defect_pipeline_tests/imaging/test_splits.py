@@ -1,4 +1,5 @@
 import hashlib
+import time
 
 import pandas as pd
 import pytest
@@ -155,3 +156,10 @@ def test_digest_depends_on_every_column_and_not_on_the_order() -> None:
         changed = images.copy()
         changed.loc[3, column] = "changed"
         assert manifest_digest(changed) != digest
+
+
+def test_many_parts_take_no_longer_each() -> None:
+    images = mixed_manifest(30_000)  # half a second; half a minute where each part asks all others of its class
+    began = time.process_time()
+    assert check_splits(with_splits(images)) == []
+    assert time.process_time() - began < 10

@@ -20,7 +20,7 @@ def scan(root: Path) -> dict[str, tuple[int, int]]:
     """
     files = {}
     for folder, subfolders, names in os.walk(root):
-        below = Path(os.path.relpath(folder, root))
+        below = "" if Path(folder) == root else Path(os.path.relpath(folder, root)).as_posix() + "/"
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
         relevant = [name for name in names if name[0] != "." and suffix_of(name) in SUFFIXES | {".json", ".xml"}]
@@ -31,7 +31,7 @@ def scan(root: Path) -> dict[str, tuple[int, int]]:
                 stamp = status.st_size, status.st_mtime_ns
             except OSError:
                 stamp = 0, 0
-            files[(below / name).as_posix()] = stamp
+            files[below + name] = stamp
     return dict(sorted(files.items()))
 
 
