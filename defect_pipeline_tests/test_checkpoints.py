@@ -104,7 +104,7 @@ def _every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints as often as these short trainings need them."""
     monkeypatch.setattr(recognise, "CHECKPOINT_STEPS", 2)
     monkeypatch.setattr(segmentation, "CHECKPOINT_STEPS", 1)
-    monkeypatch.setattr(segmentation, "validation_windows", lambda build: (IMAGES, TRUTH))
+    monkeypatch.setattr(segmentation, "validation_images", lambda build: (IMAGES, TRUTH))
 
 
 @pytest.mark.usefixtures("_every_step")

@@ -15,7 +15,7 @@ from defect_pipeline.assets.coco import Annotated, read_coco
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.checkpoints import load_weights, part, read_tensors, save_weights, under, write_tensors
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
-from defect_pipeline.imaging.crops import windows
+from defect_pipeline.imaging.crops import Crop, whole, windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.parts import Part
@@ -77,7 +77,7 @@ def train_stages(
     """
     settings, done, all_steps = build.settings.segmentor, 0, sum(steps for _, steps in stages)
     losses: list[tuple[float, float]] = []
-    images, truth = validation_windows(build)
+    images, truth = validation_images(build)
     best: dict[str, Tensor] = {}
     for number, (source, steps) in enumerate(stages):
         file = build.workdir / f"{name}.{number}.safetensors"
@@ -115,13 +115,14 @@ def _trials(steps: int, trials: int) -> set[int]:
     images=Part(("test",)),
     group="recognition",
     kinds={"torch", "coco"},
+    version="2",
     gpu=True,
 )
 def segmentation_report(build: Build) -> None:
     """segm and bbox mAP, IoU and Hausdorff distance of each regime on the test split, with pictures of what it sees."""
     dataset, size = build.dataset(), build.settings.drivers.size
-    defects = annotated_windows(dataset, "test", size, defective=True)
-    images, truth = joined(defects, annotated_windows(dataset, "test", size, defective=False))
+    defects = annotated_images(dataset, "test", size, defective=True)
+    images, truth = joined(defects, annotated_images(dataset, "test", size, defective=False))
     figures: dict[str, SegmentationFigures] = {}
     shown = [
         [
@@ -181,18 +182,30 @@ def training_windows(dataset: Dataset, size: int) -> tuple[Annotated, Annotated]
     return defects, (clean[0][:n], clean[1][:n])
 
 
-def validation_windows(build: Build) -> Annotated:
-    """Windows of the val images with a visible defect, and as many without."""
+def validation_images(build: Build) -> Annotated:
+    """The val images with a defect, and as many without."""
     dataset, size = build.dataset(), build.settings.drivers.size
-    defects, clean = (annotated_windows(dataset, "val", size, defective=defective) for defective in (True, False))
+    defects, clean = (annotated_images(dataset, "val", size, defective=defective) for defective in (True, False))
     n = len(defects[0])
     return joined(defects, (clean[0][:n], clean[1][:n]))
 
 
 def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
     """Square windows of the split's images with, or without, a visible defect."""
-    ids = [i for i in dataset.subset(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
-    crops = [crop for i in ids for crop in windows(dataset, i, size) if bool(crop.masks) == defective]
+    ids = _ids(dataset, split, defective=defective)
+    return _annotated(dataset, [c for i in ids for c in windows(dataset, i, size) if bool(c.masks) == defective])
+
+
+def annotated_images(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
+    """The split's images with, or without, a defect, as they are: windows would cut defects to pieces."""
+    return _annotated(dataset, [whole(dataset, i, size) for i in _ids(dataset, split, defective=defective)])
+
+
+def _ids(dataset: Dataset, split: str, *, defective: bool) -> list[int]:
+    return [i for i in dataset.subset(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
+
+
+def _annotated(dataset: Dataset, crops: Sequence[Crop]) -> Annotated:
     return [c.image for c in crops], [[(dataset.categories.index(k), mask) for k, mask in c.masks] for c in crops]
 
 

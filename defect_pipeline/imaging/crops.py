@@ -7,12 +7,15 @@ import cv2
 import numpy as np
 
 from defect_pipeline.imaging.dataset import Dataset
-from defect_pipeline.imaging.geometry import crop_resize, square_crop
+from defect_pipeline.imaging.geometry import crop_resize, short_side_resize, square_crop
 
 
 @dataclass(frozen=True)
 class Crop:
-    """image (S, S, 3) uint8 RGB; masks [(category, (S, S) bool)]; the image it was cut from."""
+    """image (S, S, 3) uint8 RGB; masks [(category, (S, S) bool)]; the image it was cut from.
+
+    That of `whole` is (H, W, 3), its masks (H, W).
+    """
 
     image: np.ndarray
     masks: list[tuple[str, np.ndarray]]
@@ -48,8 +51,14 @@ def defect_crops(
                 yield _flipped(crop, rng) if k else crop
 
 
+def whole(dataset: Dataset, image_id: int, size: int) -> Crop:
+    """The image as it is, its short side ``size`` px: what a detector is asked about."""
+    masks = [(name, short_side_resize(mask, size)) for name, mask in dataset.masks(image_id)]
+    return Crop(short_side_resize(dataset.image(image_id), size), masks, image_id)
+
+
 def windows(dataset: Dataset, image_id: int, size: int) -> list[Crop]:
-    """The whole image as squares of its short side, evenly spaced along the long one: what a detector sees of it."""
+    """The whole image as squares of its short side, evenly spaced along the long one: what a detector learns from."""
     image, masks = dataset.image(image_id), dataset.masks(image_id)
     height, width = image.shape[:2]
     side, length = min(height, width), max(height, width)

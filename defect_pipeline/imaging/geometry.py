@@ -39,10 +39,14 @@ def square_crop(
 def crop_resize(pixels: np.ndarray, box: Box, size: int) -> np.ndarray:
     """The square `box` of an image (H, W[, C] uint8) or of a mask (H, W bool), resized to (size, size[, C])."""
     x, y, side = box
-    cut = pixels[y : y + side, x : x + side]
-    if cut.dtype == bool:
-        return resize_mask(cut, (size, size))
-    return cv2.resize(cut, (size, size), interpolation=cv2.INTER_AREA if side > size else cv2.INTER_CUBIC)
+    return _resize(pixels[y : y + side, x : x + side], (size, size))
+
+
+def short_side_resize(pixels: np.ndarray, size: int) -> np.ndarray:
+    """An image (H, W[, C] uint8) or a mask (H, W bool), its short side brought to ``size`` px."""
+    height, width = pixels.shape[:2]
+    scale = size / min(height, width)
+    return _resize(pixels, (round(height * scale), round(width * scale)))
 
 
 def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -62,6 +66,13 @@ def resize_mask(mask: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
         y, x = np.nonzero(flat > wide)
         resized[y * rows // mask.shape[0], x * columns // mask.shape[1]] = True
     return resized
+
+
+def _resize(pixels: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    if pixels.dtype == bool:
+        return resize_mask(pixels, shape)
+    shrinks = pixels.shape[0] > shape[0]
+    return cv2.resize(pixels, shape[::-1], interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_CUBIC)
 
 
 def _draw(rng: np.random.Generator, columns: int, rows: int, side: int) -> Box:

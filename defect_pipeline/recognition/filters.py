@@ -1,6 +1,6 @@
 """A bank of filters: what a pixel looks like beside its surroundings, near and far, whatever the light and contrast."""
 
-from functools import cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -51,7 +51,7 @@ def _blurred(x: Tensor, sigma: float) -> Tensor:
     return height.T @ x @ width
 
 
-@cache
+@lru_cache(maxsize=64)  # of pictures of many sizes not all
 def _gaussian(side: int, sigma: float) -> Tensor:
     """(side, side): a column for each place of a row, what is beyond an end being as the end is."""
     reach = round(3 * sigma)

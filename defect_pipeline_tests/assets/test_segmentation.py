@@ -1,14 +1,17 @@
-"""Which weights a training ends with: those that did best on the real val images, also after a kill."""
+"""Which weights a training ends with: those that did best on the real val images, also after a kill; and what it sees."""
 
 import importlib
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch import nn
 
 from defect_pipeline import profiles
+from defect_pipeline.imaging.ingest import ingest
 from defect_pipeline.recognition import segmentor
 
 segmentation = importlib.import_module("defect_pipeline.assets.segmentation")
@@ -25,7 +28,7 @@ class Training:
             workdir=directory, progress=lambda *_, **__: None, classes=lambda: ("pit",),
         )  # fmt: skip
         monkeypatch.setattr(segmentor, "train_segmentor", self.train)
-        monkeypatch.setattr(segmentation, "validation_windows", lambda build: (["image"] * val_images, []))
+        monkeypatch.setattr(segmentation, "validation_images", lambda build: (["image"] * val_images, []))
         monkeypatch.setattr(segmentor, "predict", lambda model, images: model.weight.item())
         monkeypatch.setattr(segmentation, "segmentation_figures", self.judge)
         monkeypatch.setattr(segmentation, "CHECKPOINT_STEPS", 5)
@@ -69,3 +72,21 @@ def test_a_killed_training_ends_with_the_same_weights(monkeypatch: pytest.Monkey
         training.run()
     training.killed_at, training.tried = 0, []
     assert training.run() == 8 and training.tried == [12]  # went on from step 10
+
+
+def test_it_learns_from_windows_and_is_asked_about_whole_images(tmp_path: Path):
+    folder = tmp_path / "crack"
+    folder.mkdir()
+    mask = np.zeros((100, 250), np.uint8)
+    mask[50, 20:230] = 255  # through all three windows
+    for name in ("a", "b"):
+        Image.fromarray(np.full((100, 250, 3), 90 + ord(name), np.uint8)).save(folder / f"{name}.jpg")
+        Image.fromarray(mask).save(folder / f"{name}.png")
+    dataset = ingest(tmp_path).with_columns(split=["train", "test"])
+    images, instances = segmentation.annotated_windows(dataset, "train", 50, defective=True)
+    assert [image.shape for image in images] == [(50, 50, 3)] * 3 and all(len(own) == 1 for own in instances)
+    images, instances = segmentation.annotated_images(dataset, "test", 50, defective=True)
+    assert [image.shape for image in images] == [(50, 125, 3)]
+    (((category, shown),),) = instances
+    assert category == 0 and shown.shape == (50, 125) and shown.any(axis=0).sum() == 105
+    assert segmentation.annotated_images(dataset, "test", 50, defective=False) == ([], [])

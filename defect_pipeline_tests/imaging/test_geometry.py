@@ -4,7 +4,13 @@ import cv2
 import numpy as np
 import pytest
 
-from defect_pipeline.imaging.geometry import SURROUNDINGS, crop_resize, resize_mask, square_crop
+from defect_pipeline.imaging.geometry import (
+    SURROUNDINGS,
+    crop_resize,
+    resize_mask,
+    short_side_resize,
+    square_crop,
+)
 
 
 def _block(shape: tuple[int, int], top: int, left: int, height: int, width: int) -> np.ndarray:
@@ -71,6 +77,13 @@ def test_crop_resize_averages_images_and_keeps_masks_two_valued() -> None:
     assert crop_resize(image[..., 0], (10, 0, 60), 30).shape == (30, 30)
     mask = crop_resize(_block((60, 90), 10, 30, 20, 20), (10, 0, 60), 30)
     assert mask.dtype == bool and (mask == _block((30, 30), 5, 10, 10, 10)).all()
+
+
+@pytest.mark.parametrize(("shape", "small"), [((60, 90), (30, 45)), ((91, 61), (45, 30)), ((15, 40), (30, 80))])
+def test_the_short_side_is_brought_to_size_and_the_rest_follows(shape: tuple[int, int], small: tuple[int, int]) -> None:
+    assert short_side_resize(np.full((*shape, 3), 7, np.uint8), 30).shape == (*small, 3)
+    mask = short_side_resize(_block(shape, 3, 6, 9, 1), 30)
+    assert mask.dtype == bool and mask.shape == small and _pieces(mask) == 1
 
 
 @pytest.mark.parametrize("offset", range(7))

@@ -25,7 +25,7 @@ from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
 from defect_pipeline.assets.stage import Build, Pipeline, chain_settings, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
-from defect_pipeline.imaging.crops import windows
+from defect_pipeline.imaging.crops import whole
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
 from defect_pipeline.imaging.sheets import bars
@@ -68,7 +68,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    version="3", cells=tuple(CELLS), gpu=True,
+    version="4", cells=tuple(CELLS), gpu=True,
 )  # fmt: skip
 def table_1_cell(build: Build) -> None:
     """One arm and seed with all groups: a segmentor, what it was trained on, and what it sees in the test images."""
@@ -77,7 +77,7 @@ def table_1_cell(build: Build) -> None:
 
 @stage(
     parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    version="3", cells=tuple(CELLS), gpu=True,
+    version="4", cells=tuple(CELLS), gpu=True,
 )  # fmt: skip
 def table_2_cell(build: Build) -> None:
     """One arm and seed with a tenth of the groups: a segmentor, what it was trained on, and what it sees."""
@@ -93,7 +93,7 @@ def _measure(build: Build, share: str) -> None:
     model, stages = new_segmentor(build, cell.seed), [(name, round(steps * part)) for name, part in ARMS[cell.arm]]
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
-    crops = [crop for i in dataset.subset("test") for crop in windows(dataset, i, build.settings.drivers.size)]
+    crops = [whole(dataset, i, build.settings.drivers.size) for i in dataset.subset("test")]
     truth = [[(dataset.categories.index(k), mask) for k, mask in crop.masks] for crop in crops]
     seen = recognition.segmentor.predict(model, [crop.image for crop in crops])
     groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
