@@ -107,8 +107,8 @@ def _painted_and_compared(pipeline: Pipeline) -> tuple:
     """What images depend on that are painted anew and compared with real ones, beside their parents."""
     settings = pipeline.settings
     return (
-        settings.synthesis, settings.filter.visible, settings.precision, settings.extractor, settings.extractor_weights,
-        settings.drivers.zoom, backbone_of(pipeline),
+        settings.synthesis, settings.precision, settings.extractor, settings.extractor_weights, settings.drivers.zoom,
+        backbone_of(pipeline),
     )  # fmt: skip
 
 

@@ -48,15 +48,13 @@ COMPARED = 100  # training crops at most, by which contrasts are matched
 
 @stage(
     parents=PAINTED_FROM,
-    settings=lambda pipeline: (
-        pipeline.settings.synthesis, pipeline.settings.filter.visible, pipeline.settings.precision
-    ),
+    settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
     images=Part(splits=()),
     group="synthesis",
     kinds={"torch", "diffusers"},
     partitioned=True,
     gpu=True,
-)  # fmt: skip
+)
 def sadf_images(build: Build) -> None:
     """Synthetic images of one class, their masks being the ones they were asked for; resumes where it was killed."""
     fill_set(build, load_painter)
@@ -207,7 +205,7 @@ def paint(
 
     With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds: the surface
     itself is theirs to the last pixel, and a twin is the background. With `match_contrast`, the changes are toned down until
-    they stand out as training defects do, but stay what the filter calls visible. Without transfer, or ``from_noise``, they are the generator's as they are,
+    they stand out as training defects do, but stay visible. Without transfer, or ``from_noise``, they are the generator's as they are,
     ``from_noise`` all of them from pure noise, as in the paper.
     """
     sampled = partial(_sampled, build, backbone, hypernetwork, from_noise)
@@ -262,7 +260,7 @@ def _scale(build: Build, sampled: Sampler, defect_class: str) -> float:
     changes = _changes(
         sampled, canvases, [image_seed(build.pipeline.seed, defect_class, f"scale/{k}") for k in entries]
     )
-    visible = build.settings.filter.visible
+    visible = build.settings.synthesis.visible
     scale = imaging.contrast.matching_scale(canvases.backgrounds, changes, canvases.masks, wanted, visible=visible)
     painted = imaging.contrast.typical_contrast(
         imaging.contrast.with_changes(canvases.backgrounds, changes), canvases.masks

@@ -32,8 +32,7 @@ PAINTED_FROM = (
 
 
 def _settings(pipeline: Pipeline) -> tuple:
-    settings = pipeline.settings
-    return settings.synthesis, settings.filter.visible, settings.stablesdg.prompt, *painted_with(pipeline)
+    return (pipeline.settings.synthesis, pipeline.settings.stablesdg.prompt, *painted_with(pipeline))
 
 
 @stage(
