@@ -97,9 +97,7 @@ class Synthesis:
     fade: float = 6.0  # px around the masks over which the strength falls from 1
     transfer: bool = True  # only what a defect changes against its twin is kept, on the defect-free image; False: paper
     match_contrast: bool = True  # with transfer: toned down until it stands out as training defects do
-    visible: float = (
-        8.0  # grey levels, mean change under the mask below which nothing is toned down; as the filter asks
-    )
+    visible: float = 8.0  # grey levels of change under the mask, at which toning down ends; as the filter asks
     batch: int = 20
 
     def __post_init__(self) -> None:
