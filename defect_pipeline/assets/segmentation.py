@@ -193,19 +193,20 @@ def validation_images(build: Build) -> Annotated:
 def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
     """Square windows of the split's images with, or without, a visible defect."""
     ids = _ids(dataset, split, defective=defective)
-    return _annotated(dataset, [c for i in ids for c in windows(dataset, i, size) if bool(c.masks) == defective])
+    return annotated(dataset, [c for i in ids for c in windows(dataset, i, size) if bool(c.masks) == defective])
 
 
 def annotated_images(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:
     """The split's images with, or without, a defect, as they are: windows would cut defects to pieces."""
-    return _annotated(dataset, [whole(dataset, i, size) for i in _ids(dataset, split, defective=defective)])
+    return annotated(dataset, [whole(dataset, i, size) for i in _ids(dataset, split, defective=defective)])
 
 
 def _ids(dataset: Dataset, split: str, *, defective: bool) -> list[int]:
     return [i for i in dataset.subset(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
 
 
-def _annotated(dataset: Dataset, crops: Sequence[Crop]) -> Annotated:
+def annotated(dataset: Dataset, crops: Sequence[Crop]) -> Annotated:
+    """The crops' images, and their masks by the number of the class."""
     return [c.image for c in crops], [[(dataset.categories.index(k), mask) for k, mask in c.masks] for c in crops]
 
 

@@ -205,8 +205,8 @@ def paint(
 
     With `Synthesis.transfer`, what the masks changed against the images' twins goes onto the backgrounds: the surface
     itself is theirs to the last pixel, and a twin is the background. With `match_contrast`, the changes are toned down until
-    they stand out as training defects do, but stay visible. Without transfer, or ``from_noise``, they are the generator's as they are,
-    ``from_noise`` all of them from pure noise, as in the paper.
+    they stand out as training defects do, but stay visible. Without transfer, or ``from_noise``, they are the generator's
+    as they are, ``from_noise`` all of them from pure noise, as in the paper.
     """
     sampled = partial(_sampled, build, backbone, hypernetwork, from_noise)
     transfer = build.settings.synthesis.transfer and not from_noise

@@ -57,7 +57,10 @@ def watch(command: Sequence[str], *, steps: int, first: int, environment: Mappin
 
 
 def peak_memory(pid: int) -> int:
-    """Bytes, the most that a process has held, 0 where the system does not tell. Not getrusage's: a child's figure there begins with what its parent held when it was started."""
+    """Bytes, the most that a process has held, 0 where the system does not tell.
+
+    Not getrusage's: a child's figure there begins with what its parent held when it was started.
+    """
     status = Path(f"/proc/{pid}/status")
     found = re.search(r"VmHWM:\s+(\d+) kB", status.read_text()) if status.exists() else None
     return int(found[1]) * 1024 if found else 0

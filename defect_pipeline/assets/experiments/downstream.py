@@ -22,7 +22,7 @@ from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.experiments.rows import keep_table, table_stage
 from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, Chain, chain_of, train_groups
 from defect_pipeline.assets.masks import read_bank
-from defect_pipeline.assets.segmentation import joined, new_segmentor, train_stages, training_windows
+from defect_pipeline.assets.segmentation import annotated, joined, new_segmentor, train_stages, training_windows
 from defect_pipeline.assets.stage import Build, Pipeline, chain_settings, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
 from defect_pipeline.imaging.crops import whole
@@ -94,8 +94,8 @@ def _measure(build: Build, share: str) -> None:
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
     crops = [whole(dataset, i, build.settings.drivers.size) for i in dataset.subset("test")]
-    truth = [[(dataset.categories.index(k), mask) for k, mask in crop.masks] for crop in crops]
-    seen = recognition.segmentor.predict(model, [crop.image for crop in crops])
+    images, truth = annotated(dataset, crops)
+    seen = recognition.segmentor.predict(model, images)
     groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
     counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
     real_steps = sum(steps * OF_REAL.get(name, 0) for name, steps in stages)
