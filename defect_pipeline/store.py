@@ -23,6 +23,7 @@ from typing import Any
 from urllib.parse import quote, unquote
 
 import dagster as dg
+from filelock import FileLock, Timeout
 from upath import UPath
 
 from defect_pipeline.errors import MissingArtifactError, PipelineError
@@ -164,6 +165,24 @@ class Store(dg.ConfigurableResource):
                 _upload(path, home / digest)
         self._point(home, digest)
         shutil.rmtree(self._work(asset, digest, partition), ignore_errors=True)
+
+    @contextmanager
+    def alone(self, asset: str, partition: str | None = None) -> Iterator[None]:
+        """No other process that shares the local files is in such a block for the same asset (of a partition): it waits.
+
+        Who fills a `workdir` is alone, lest two write the same files. A kill ends the block too.
+        """
+        desk = self._work(asset, "", partition)
+        with room(desk):
+            desk.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(desk / ".lock")
+        try:
+            held = lock.acquire(timeout=0)
+        except Timeout:
+            log.info("%s (%s): another process is making it; waiting.", asset, partition or "all")
+            held = lock.acquire()
+        with held:
+            yield
 
     def workdir(self, asset: str, digest: str, partition: str | None = None) -> Path:
         """A local directory for checkpoints, which outlives a kill and goes when the artifact is finished."""

@@ -394,6 +394,29 @@ def test_two_processes_that_make_the_same_at_once_both_end_well(local: Store) ->
     assert left_over(Path(local.root)) == []
 
 
+def _stay_alone(store: Store, entered, leave) -> None:
+    with store.alone("weights", "a"):
+        entered.set()
+        leave.wait()
+
+
+def test_one_process_at_a_time_is_alone_until_it_ends_or_is_killed(store: Store) -> None:
+    entered, leave = [forked.Event() for _ in range(2)], [forked.Event() for _ in range(2)]
+    first, second = (
+        forked.Process(target=_stay_alone, args=(store, entered[k], leave[k]), daemon=True) for k in range(2)
+    )
+    first.start()
+    assert entered[0].wait(10)
+    second.start()
+    assert not entered[1].wait(1)
+    with store.alone("weights", "b"):  # of another class: nobody to wait for
+        first.kill()
+        assert entered[1].wait(10)
+    leave[1].set()
+    second.join()
+    assert second.exitcode == 0
+
+
 # --- single files and full disks --------------------------------------------------------------------
 
 

@@ -325,9 +325,20 @@ def materialize(
     inputs = made.inputs(store, partition)
     digest = made.digest_from(inputs, pipeline, partition)
     known = store.find(made.name, digest, partition)
-    if known is not None:
-        store.set_current(known)
-        return known, True
+    if known is None:
+        with store.alone(made.name, partition):
+            known = store.find(made.name, digest, partition)  # which another process may have made meanwhile
+            if known is None:
+                _build(made, inputs, digest, context, store, pipeline, partition)
+                return store.current(made.name, partition), False
+    store.set_current(known)
+    return known, True
+
+
+def _build(
+    made: Stage, inputs: Inputs, digest: str, context: dg.AssetExecutionContext, store: Store, pipeline: Pipeline,
+    partition: str | None,
+) -> None:  # fmt: skip
     parents = {label(name, None if k == partition else k): artifact.digest for (name, k), artifact in inputs.items()}
     began = time.perf_counter()
     keep_freed_memory()
@@ -342,7 +353,6 @@ def materialize(
             draft.metadata["data digest"] = content(inputs[INSPECTION, None])
     return_freed_memory()
     log.info("%s done in %.1f s", label(made.name, partition), time.perf_counter() - began)
-    return store.current(made.name, partition), False
 
 
 def _dependency(name: str, partitioned: bool) -> dg.AssetDep:

@@ -25,13 +25,14 @@ import torch
 from defect_pipeline import profiles
 from defect_pipeline.assets import segmentation
 from defect_pipeline.assets.stablesdg import recognise
-from defect_pipeline.assets.stage import STAGES
+from defect_pipeline.assets.stage import STAGES, materialize
 from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.cli import main
 from defect_pipeline.diffusion import training
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition import classifier, segmentor
 from defect_pipeline.store import Artifact, Store
+from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import tiny, write_component
 
 server = multiprocessing.get_context("forkserver")
@@ -41,6 +42,7 @@ METHODS = (  # which the definitions do not load
     "defect_pipeline.evaluation.features", "defect_pipeline.imaging.augment", "defect_pipeline.imaging.descriptions",
 )  # fmt: skip
 SHORT = 2  # steps from one checkpoint of a segmentor or classifier to the next
+REUSED = 7  # an exit code
 
 
 @dataclass(frozen=True)
@@ -187,6 +189,31 @@ def _run_beside_another(store: str, profile: profiles.Profile, start: Any) -> No
     _adopt(profile)
     start.wait()
     sys.exit(main(["run", "--store", store, "--system", "stablesdg"]))
+
+
+def test_of_two_that_make_the_same_at_once_the_second_takes_what_the_first_has_made(
+    whole: Path, profile: profiles.Profile, tmp_path: Path
+) -> None:
+    expected = Store(root=str(whole)).current("sadf_images", "alpha")
+    store = _copy_without(expected, whole, tmp_path / "store")
+    start = server.Barrier(2)
+    both = [server.Process(target=_make_beside_another, args=(store.root, profile, start)) for _ in range(2)]
+    for process in both:
+        process.start()
+    for process in both:
+        process.join()
+    assert sorted(process.exitcode for process in both) == [0, REUSED]
+    assert _content(store.current("sadf_images", "alpha")) == _content(expected)
+
+
+def _make_beside_another(store: str, profile: profiles.Profile, start: Any) -> None:
+    """Without Dagster, hence without its pool."""
+    _adopt(profile)
+    place = Workplace.at(Path(store))
+    place.open()
+    start.wait()
+    _, reused = materialize(STAGES["sadf_images"], None, place.store, place.pipeline, "alpha")  # type: ignore[arg-type]
+    sys.exit(REUSED if reused else 0)
 
 
 def _run_and_die(store: str, profile: profiles.Profile, kill: Kill) -> None:
