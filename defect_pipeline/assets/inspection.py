@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from defect_pipeline import imaging
-from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, open_dataset, stage
+from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, stage
 from defect_pipeline.automation.partitions import DEFECT_CLASS
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
@@ -88,11 +89,12 @@ def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
 
 
 def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:
-    """What the store knows of this folder from before."""
+    """The images that the store knows of this folder from before; their annotations are read anew."""
     if not store.partitions("inspection_images"):
         return None
-    previous = open_dataset(store.current("inspection_images"))
-    return previous if previous.root == pipeline.root else None
+    known = store.current("inspection_images")
+    root = Path(known.metadata["root"])
+    return Dataset.load(known.path, root, annotated=False) if root == pipeline.root else None
 
 
 def _counts(images: pd.DataFrame) -> list[dict]:

@@ -73,11 +73,13 @@ def check_splits(images: pd.DataFrame) -> list[str]:
     A group on two sides, a class of a single image, a class without a train image. Empty when all is well.
     """
     problems = []
-    sides = images.groupby("group")["split"].unique()
-    for group, found in sides[sides.map(len) > 1].items():
-        paths = ", ".join(sorted(images.loc[images["group"] == group, "path"])[:3])
+    sides = images.groupby("group")["split"].nunique()
+    for group in sides.index[sides > 1]:
+        members = images[images["group"] == group]
+        paths = ", ".join(sorted(members["path"])[:3])
+        found = " and ".join(sorted(set(members["split"])))
         problems.append(
-            f"Group {group} ({paths}, ...) stands on {' and '.join(sorted(found))}: one part on two sides is a leak; "
+            f"Group {group} ({paths}, ...) stands on {found}: one part on two sides is a leak; "
             "let assign_splits place it again."
         )
     for defect_class, rows in images.groupby("defect_class"):
@@ -110,8 +112,9 @@ def _splits_by_hash(previous: pd.DataFrame) -> pd.Series:
 def _placed(images: pd.DataFrame, previous: pd.DataFrame) -> dict[Hashable, str]:
     """group -> the side where most of its already placed images stand; groups with none are left out."""
     known = images.assign(before=images["sha256"].map(_splits_by_hash(previous))).drop_duplicates("sha256")
-    sides = known.dropna(subset="before").groupby("group")["before"]
-    return {group: max(SPLITS, key=list(before).count) for group, before in sides}  # the first of SPLITS wins a draw
+    counts = known.groupby(["group", "before"]).size().unstack(fill_value=0).reindex(columns=list(SPLITS), fill_value=0)
+    sides = counts.idxmax(axis="columns")  # the first of SPLITS wins a draw
+    return {group: str(side) for group, side in sides.items()}
 
 
 def _neediest_side(groups: int, reached: Mapping[str, int], share: Mapping[str, float]) -> str:

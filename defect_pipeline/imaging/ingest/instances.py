@@ -1,5 +1,6 @@
 """An image's shapes and the parts of its mask, brought together to rows of the instance table."""
 
+from functools import lru_cache
 from typing import Any
 
 import numpy as np
@@ -47,11 +48,20 @@ def _filled(survey: Survey, entry: Entry, pixels: Pixels) -> list[tuple[Shape, C
     filled = []
     for shape in entry.shapes:
         try:
-            mask = oriented(fill(shape.outline, height, width), turn)
-            filled.append((shape, {"size": list(mask.shape), "counts": masks.encode(mask)}))
+            draw = _drawn_box if isinstance(shape.outline, tuple) else _drawn
+            filled.append((shape, draw(shape.outline, height, width, turn)))
         except (ValueError, TypeError) as error:
             survey.reject(entry.image, f"{shape.name}: {error}", "correct or remove the annotation")
     return filled
+
+
+def _drawn(outline: Any, height: int, width: int, turn: int) -> Code:
+    """A box or COCO segmentation on an image of this size, turned as displayed. Raises ValueError or TypeError."""
+    mask = oriented(fill(outline, height, width), turn)
+    return {"size": list(mask.shape), "counts": masks.encode(mask)}
+
+
+_drawn_box = lru_cache(maxsize=256)(_drawn)  # in class folders all images of a size have the same
 
 
 def _owner(part: Code, boxes: list[tuple[Shape, Code]]) -> str:

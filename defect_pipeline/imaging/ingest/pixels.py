@@ -6,7 +6,7 @@ import hashlib
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 from defect_pipeline.imaging import masks
@@ -74,8 +74,8 @@ def _known(survey: Survey, opened: pd.DataFrame) -> dict[tuple[str, str], Pixels
 def _row(survey: Survey, entry: Entry, result: Pixels | UnusableFileError) -> dict[str, Any]:
     row = {"path": entry.image, "mask_path": entry.mask} | _stamps(survey, entry.image, entry.mask)
     if isinstance(result, Pixels):
-        return row | asdict(result) | {"reason": "", "remedy": ""}
-    return row | asdict(Pixels("", 0, 0, 1)) | {"reason": result.reason, "remedy": result.remedy}
+        return row | vars(result) | {"reason": "", "remedy": ""}
+    return row | vars(Pixels("", 0, 0, 1)) | {"reason": result.reason, "remedy": result.remedy}
 
 
 def _stamps(survey: Survey, image: str, mask: str) -> dict[str, int]:

@@ -18,11 +18,17 @@ def scan(root: Path) -> dict[str, tuple[int, int]]:
     Hidden files and folders are passed over. Linked folders are not entered but stand in the result
     by their own path; broken links have (0, 0).
     """
-    files = {}
+    return _look(root)[0]
+
+
+def _look(root: Path) -> tuple[dict[str, tuple[int, int]], list[str]]:
+    """What `scan` returns, and which of it are linked folders."""
+    files, linked = {}, []
     for folder, subfolders, names in os.walk(root):
         below = "" if Path(folder) == root else Path(os.path.relpath(folder, root)).as_posix() + "/"
         subfolders[:] = [name for name in subfolders if not name.startswith(".")]
         links = [name for name in subfolders if os.path.islink(os.path.join(folder, name))]
+        linked += [below + name for name in links]
         relevant = [name for name in names if name[0] != "." and suffix_of(name) in SUFFIXES | {".json", ".xml"}]
         for name in relevant + links:
             path = os.path.join(folder, name)
@@ -32,7 +38,7 @@ def scan(root: Path) -> dict[str, tuple[int, int]]:
             except OSError:
                 stamp = 0, 0
             files[below + name] = stamp
-    return dict(sorted(files.items()))
+    return dict(sorted(files.items())), sorted(linked)
 
 
 @dataclass(frozen=True)
@@ -73,8 +79,9 @@ class Survey:
     @classmethod
     def of(cls, root: Path) -> "Survey":
         """A fresh look at the folder; linked folders are rejected right away."""
-        survey = cls(root.resolve(), scan(root))
-        for path in [path for path in survey.files if (survey.root / path).is_dir()]:
+        files, linked = _look(root)
+        survey = cls(root.resolve(), files)
+        for path in linked:
             del survey.files[path]
             survey.reject(path, "is a link to a folder, which is not followed", "copy the folder to its place")
         return survey
