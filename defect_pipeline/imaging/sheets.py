@@ -57,7 +57,7 @@ def contact_sheet(
 
 def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabel: str, ylabel: str) -> np.ndarray:
     """A small line plot, one line per name over its (x, y) points, as RGB uint8 (300, 480, 3)."""
-    canvas, axes = _canvas(4.8, 3.0)
+    canvas, axes = _axes(4.8, 3.0)
     for name, points in values.items():
         axes.plot([x for x, _ in points], [y for _, y in points], label=name, linewidth=1.2)
     axes.set(title=title, xlabel=xlabel, ylabel=ylabel)
@@ -70,7 +70,7 @@ def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabe
 
 def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], title: str) -> np.ndarray:
     """Values side by side with their errors, one bar a name, as RGB uint8 (300, 640, 3)."""
-    canvas, axes = _canvas(6.4, 3.0)
+    canvas, axes = _axes(6.4, 3.0)
     axes.barh(list(names), list(values), xerr=list(errors), height=0.6, capsize=3)
     axes.invert_yaxis()
     axes.set(title=title)
@@ -79,11 +79,29 @@ def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float],
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
+def bars_and_gains(names: Sequence[str], values: np.ndarray, gains: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
+    """Left the mean of each row of values (r, s) as a bar with its values as dots, right gains (r, 3) over the first row
+    (gain, low, high), which has none; RGB uint8 (320, 900, 3)."""
+    canvas = _canvas(9.0, 3.2)
+    left, right = canvas.figure.subplots(1, 2, sharey=True, width_ratios=(3, 2))
+    left.barh(list(names), values.mean(axis=1), height=0.6, alpha=0.6)
+    left.scatter(values.ravel(), np.repeat(np.arange(len(names)), values.shape[1]), s=14, color="black", zorder=2)
+    rows, (gain, low, high) = np.arange(1, len(names)), gains[1:].T
+    right.errorbar(gain, rows, xerr=(gain - low, high - gain), fmt="o", capsize=3, color="black")
+    right.axvline(0, color="grey", linewidth=1)
+    left.invert_yaxis()
+    for part, title in zip((left, right), titles, strict=True):
+        part.set(title=title)
+        part.grid(alpha=0.3, axis="x")
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+
+
 def heat_map(
     values: np.ndarray, texts: Sequence[Sequence[str]], rows: Sequence[str], columns: Sequence[str], title: str
 ) -> np.ndarray:
     """Values (r, c) as colours, the smaller the brighter, each under its text; RGB uint8, 90 px a cell and its margins."""
-    canvas, axes = _canvas(1.6 + 1.1 * len(columns), 1.0 + 0.9 * len(rows))
+    canvas, axes = _axes(1.6 + 1.1 * len(columns), 1.0 + 0.9 * len(rows))
     axes.imshow(values, cmap="viridis_r", aspect="auto")
     middle = (np.nanmin(values) + np.nanmax(values)) / 2
     for r, line in enumerate(texts):
@@ -128,13 +146,18 @@ def data_uri(image: np.ndarray, side: int) -> str:
     return _uri(_encoded(image, ".webp", cv2.IMWRITE_WEBP_QUALITY, 85), "webp")
 
 
-def _canvas(width: float, height: float) -> tuple[FigureCanvasAgg, Axes]:
-    """Axes to plot on, in inches of 100 px, and what draws them; no pyplot, which keeps figures alive."""
+def _axes(width: float, height: float) -> tuple[FigureCanvasAgg, Axes]:
+    """Axes to plot on, in inches of 100 px, and what draws them."""
+    canvas = _canvas(width, height)
+    return canvas, canvas.figure.subplots()
+
+
+def _canvas(width: float, height: float) -> FigureCanvasAgg:
+    """A figure without axes; no pyplot, which keeps figures alive."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
     from matplotlib.figure import Figure
 
-    figure = Figure(figsize=(width, height), dpi=100, layout="constrained")
-    return FigureCanvasAgg(figure), figure.subplots()
+    return FigureCanvasAgg(Figure(figsize=(width, height), dpi=100, layout="constrained"))
 
 
 def _cell(image: np.ndarray, text: str, cell: int, strip: int) -> np.ndarray:

@@ -12,6 +12,7 @@ from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import (
     CAPTION,
     PAPER,
+    bars_and_gains,
     contact_sheet,
     curve,
     data_uri,
@@ -103,3 +104,16 @@ def test_a_picture_for_a_page_is_at_most_so_large_and_never_larger_than_it_was(s
     seen = cv2.imdecode(np.frombuffer(base64.b64decode(data), np.uint8), cv2.IMREAD_COLOR).shape[:2]
     factor = min(1, side / max(shape))
     assert seen == tuple(max(1, round(factor * n)) for n in shape)
+
+
+def test_a_gain_is_drawn_beside_the_bars_and_the_first_row_has_none() -> None:
+    values = np.array([[0.1, 0.3], [0.2, 0.4]])
+
+    def drawn(first: float, second: float) -> np.ndarray:
+        gains = np.array([[first, first, first], [second, second - 0.05, second + 0.05]])
+        return bars_and_gains(["real", "both"], values, gains, ("mAP", "gain"))
+
+    one = drawn(0.0, 0.1)
+    assert one.shape == (320, 900, 3) and one.dtype == np.uint8
+    assert (drawn(9.0, 0.1) == one).all()
+    assert (drawn(0.0, 0.2) != one).any()

@@ -28,7 +28,7 @@ from defect_pipeline.evaluation.segmentation import group_resamples, resampled_m
 from defect_pipeline.imaging.crops import whole
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
-from defect_pipeline.imaging.sheets import bars
+from defect_pipeline.imaging.sheets import bars_and_gains
 from defect_pipeline.lazy import pd
 
 if TYPE_CHECKING:
@@ -172,8 +172,10 @@ def _tabulate(build: Build, share: str) -> None:
     cells = pd.DataFrame(measured)
     table = _compared(cells, resampled)
     keep_table(build, name, table, cells.drop(columns="segm_ap_by_class"))
-    arms, means, deviations = (table[column].tolist() for column in ("arm", "segm_map", "segm_map std"))
-    build.picture(name, bars(arms, means, deviations, f"segm mAP, {share} of the groups"))
+    by_arm = cells.pivot(index="arm", columns="seed", values="segm_map").loc[list(ARMS)]
+    gains = table[["gain", "gain low", "gain high"]].to_numpy()
+    titles = f"segm mAP, {share} of the groups, by seed", "gain over real alone, 95 % CI"
+    build.picture(name, bars_and_gains(list(ARMS), by_arm.to_numpy(), gains, titles))
 
 
 def _compared(cells: pd.DataFrame, resampled: dict[Cell, np.ndarray]) -> pd.DataFrame:

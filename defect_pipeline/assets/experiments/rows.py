@@ -18,7 +18,7 @@ RESAMPLES = 2000
 
 def table_stage(*parents: str) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
     """Make a build function the asset of a table: it depends on its parents alone."""
-    return stage(parents=parents, settings=lambda pipeline: None, group="experiments", kinds={"pandas"})
+    return stage(parents=parents, settings=lambda pipeline: None, group="experiments", kinds={"pandas"}, version="2")
 
 
 def keep_rows(build: Build, rows: list[dict]) -> None:
