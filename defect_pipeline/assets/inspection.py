@@ -75,12 +75,12 @@ def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
     image_ids = dict(zip(hashes, dataset.images.index, strict=True))
     cache = build.store.cache("inspection_images")
     imaging.descriptions.forget_others(cache, hashes)
-    gallery, looked_at = imaging.descriptions.read_gallery(cache), 0
+    gallery, looked_at = imaging.descriptions.read_gallery(cache), set[str]()
 
     def describe(sha256: str) -> Description:
-        nonlocal looked_at
-        looked_at += 1
-        build.progress(looked_at, len(image_ids))
+        if sha256 not in looked_at:
+            looked_at.add(sha256)
+            build.progress(len(looked_at), len(image_ids))
         return imaging.descriptions.described(cache, sha256, partial(dataset.image, image_ids[sha256]))
 
     gallery.update(hashes, describe)

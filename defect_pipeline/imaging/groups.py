@@ -7,8 +7,10 @@ overlap: parts of one design share edges and holes, not the grain between them. 
 """
 
 import functools
+import os
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import islice
 from typing import NamedTuple
@@ -26,6 +28,7 @@ SIDE = 256  # px of the longer side that images are reduced to; smaller ones are
 LIGHT = 12.0  # px; what is coarser than this counts as light
 FEATURES = 400  # per image
 
+KEPT = 10_000  # descriptions in memory, of 0.1 MB each
 CANDIDATES = 6  # images that an image is compared with in a round
 
 # Verification
@@ -74,18 +77,22 @@ class Gallery:
     links: set[tuple[str, str]] = field(default_factory=set)
 
     def update(self, keys: Iterable[str], describe: Callable[[str], Description]) -> None:
-        """Make the images of these keys (content hashes) its images; ``describe`` is asked for those that it needs.
+        """Make the images of these keys (content hashes) its images; ``describe`` is asked for those that it needs, by
+        several threads at once, and again for one that was needed long ago.
 
         Those that are new are compared with the likeliest others, as are those in a group with one that is gone. The
         outcome does not depend on the order of the keys; where images are barely alike it may on which were there before.
         """
-        describe = functools.cache(describe)
+        describe = functools.lru_cache(KEPT)(describe)
         wanted, known = set(keys), set(self.index.numbers)
         before = self._groups()
         bereaved = {key for gone in known - wanted for key in before.subset(gone)} & wanted
         self.links = {link for link in self.links if wanted.issuperset(link)}
         self.index.remove(known - wanted)
-        new = {key: describe(key).descriptors for key in sorted(wanted - known)}
+        joining = sorted(wanted - known)
+        with ThreadPoolExecutor(os.cpu_count()) as pool:  # reading and SIFT leave Python's lock
+            found = pool.map(lambda key: describe(key).descriptors, joining)
+            new = dict(zip(joining, found, strict=True))
         if self.index.fits(len(wanted)):
             self.index.add(new)
         else:

@@ -151,6 +151,16 @@ def test_groups_do_not_depend_on_the_order_of_the_images() -> None:
     assert [labels[i] for i in order] == groups_of([images[i] for i in order])
 
 
+def test_what_memory_does_not_hold_is_described_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    images = [image for part in map(surface, range(3)) for image in (part, noisy(part), exposed(part, 0.8, 1.2))]
+    expected, calls = groups_of(images), []
+    monkeypatch.setattr(groups, "KEPT", 2)
+    by_key = dict(zip(keys_of(images), images, strict=True))
+    gallery = Gallery()
+    gallery.update(by_key, lambda key: calls.append(key) or describe(by_key[key]))
+    assert gallery.labels(keys_of(images)) == expected and len(calls) > len(images)
+
+
 def test_groups_are_those_of_comparing_every_image_with_every_other() -> None:
     images = [VIEWS[view](surface(seed)) for seed in range(4) for view in ("noisy", "transposed", "cropped to 80 %")]
     described = [describe(np.ascontiguousarray(image)) for image in images]
