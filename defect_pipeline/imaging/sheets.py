@@ -87,7 +87,8 @@ def bars_and_gains(names: Sequence[str], values: np.ndarray, gains: np.ndarray, 
     left.barh(list(names), values.mean(axis=1), height=0.6, alpha=0.6)
     left.scatter(values.ravel(), np.repeat(np.arange(len(names)), values.shape[1]), s=14, color="black", zorder=2)
     rows, (gain, low, high) = np.arange(1, len(names)), gains[1:].T
-    right.errorbar(gain, rows, xerr=(gain - low, high - gain), fmt="o", capsize=3, color="black")
+    right.hlines(rows, low, high, color="black")
+    right.scatter(gain, rows, s=30, color="black")
     right.axvline(0, color="grey", linewidth=1)
     left.invert_yaxis()
     for part, title in zip((left, right), titles, strict=True):
