@@ -93,6 +93,7 @@ def bars_and_gains(names: Sequence[str], values: np.ndarray, gains: np.ndarray, 
     left.invert_yaxis()
     for part, title in zip((left, right), titles, strict=True):
         part.set(title=title)
+        part.locator_params(axis="x", nbins=5)
         part.grid(alpha=0.3, axis="x")
     canvas.draw()
     return np.asarray(canvas.buffer_rgba())[..., :3].copy()
