@@ -64,8 +64,7 @@ def curve(values: Mapping[str, Sequence[tuple[float, float]]], title: str, xlabe
     axes.grid(alpha=0.3)
     if len(values) > 1:
         axes.legend(fontsize="small")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _drawn(canvas)
 
 
 def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float], title: str) -> np.ndarray:
@@ -75,8 +74,7 @@ def bars(names: Sequence[str], values: Sequence[float], errors: Sequence[float],
     axes.invert_yaxis()
     axes.set(title=title)
     axes.grid(alpha=0.3, axis="x")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _drawn(canvas)
 
 
 def bars_and_gains(names: Sequence[str], values: np.ndarray, gains: np.ndarray, titles: tuple[str, str]) -> np.ndarray:
@@ -95,8 +93,7 @@ def bars_and_gains(names: Sequence[str], values: np.ndarray, gains: np.ndarray, 
         part.set(title=title)
         part.locator_params(axis="x", nbins=5)
         part.grid(alpha=0.3, axis="x")
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _drawn(canvas)
 
 
 def heat_map(
@@ -113,8 +110,7 @@ def heat_map(
     axes.set_xticks(range(len(columns)), columns)
     axes.set_yticks(range(len(rows)), rows)
     axes.set(title=title)
-    canvas.draw()
-    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
+    return _drawn(canvas)
 
 
 def save_png(path: Path, image: np.ndarray) -> None:
@@ -160,6 +156,12 @@ def _canvas(width: float, height: float) -> FigureCanvasAgg:
     from matplotlib.figure import Figure
 
     return FigureCanvasAgg(Figure(figsize=(width, height), dpi=100, layout="constrained"))
+
+
+def _drawn(canvas: FigureCanvasAgg) -> np.ndarray:
+    """(height, width, 3) uint8 RGB of what stands on it."""
+    canvas.draw()
+    return np.asarray(canvas.buffer_rgba())[..., :3].copy()
 
 
 def _cell(image: np.ndarray, text: str, cell: int, strip: int) -> np.ndarray:

@@ -13,7 +13,7 @@ import pkgutil
 import shutil
 import signal
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from multiprocessing import forkserver
 from pathlib import Path
@@ -173,16 +173,21 @@ def test_two_runs_of_one_partition_at_once_both_end_well(
     """The one waits for the other's place on the GPU, and takes what it then finds."""
     expected = Store(root=str(whole)).current("lora_weights", "alpha")
     store = _copy_without(expected, whole, tmp_path / "store")
+    assert _two_at_once(_run_beside_another, store.root, profile) == [0, 0]
+    made = store.current("lora_weights", "alpha")
+    assert _content(made) == _content(expected)
+    assert sorted(path.name for path in made.path.parent.iterdir()) == sorted([expected.digest, "current.json"])
+
+
+def _two_at_once(target: Callable[..., None], store: str, profile: profiles.Profile) -> list[int]:
+    """The exit codes of two processes that begin together."""
     start = server.Barrier(2)
-    both = [server.Process(target=_run_beside_another, args=(store.root, profile, start)) for _ in range(2)]
+    both = [server.Process(target=target, args=(store, profile, start)) for _ in range(2)]
     for process in both:
         process.start()
     for process in both:
         process.join()
-    assert [process.exitcode for process in both] == [0, 0]
-    made = store.current("lora_weights", "alpha")
-    assert _content(made) == _content(expected)
-    assert sorted(path.name for path in made.path.parent.iterdir()) == sorted([expected.digest, "current.json"])
+    return [process.exitcode for process in both]
 
 
 def _run_beside_another(store: str, profile: profiles.Profile, start: Any) -> None:
@@ -196,13 +201,7 @@ def test_of_two_that_make_the_same_at_once_the_second_takes_what_the_first_has_m
 ) -> None:
     expected = Store(root=str(whole)).current("sadf_images", "alpha")
     store = _copy_without(expected, whole, tmp_path / "store")
-    start = server.Barrier(2)
-    both = [server.Process(target=_make_beside_another, args=(store.root, profile, start)) for _ in range(2)]
-    for process in both:
-        process.start()
-    for process in both:
-        process.join()
-    assert sorted(process.exitcode for process in both) == [0, REUSED]
+    assert sorted(_two_at_once(_make_beside_another, store.root, profile)) == [0, REUSED]
     assert _content(store.current("sadf_images", "alpha")) == _content(expected)
 
 
