@@ -57,6 +57,7 @@ class Drivers:
     offset: float = 10.0  # grey levels below the local mean that count as structure
     crops: int = 8  # training crops of each annotated image
     zoom: float = 2.0  # at most; crops close in on small defects
+    images: int = 500  # annotated images of a class used at most
 
 
 @dataclass(frozen=True)

@@ -1,19 +1,18 @@
 """Pool × masks and annotated images → topological drivers (paper A §3.3)."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
-from defect_pipeline.assets.masks import read_bank
+from defect_pipeline.assets.masks import annotated, read_bank
 from defect_pipeline.assets.stage import Build, content_of, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.files import content_digest
 from defect_pipeline.imaging.crops import Crop, defect_crops
 from defect_pipeline.imaging.drivers import driver
 from defect_pipeline.imaging.io import read_image, read_mask
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
 
 TRAINING, SYNTHESIS = "training", "synthesis"
@@ -22,7 +21,7 @@ TRAINING, SYNTHESIS = "training", "synthesis"
 @stage(
     parents=("inspection_images", "defect_free_pool", "mask_bank"),
     settings=lambda pipeline: pipeline.settings.drivers,
-    images=Part(("train",), "own class", "ranked"),
+    images=annotated,
     group="drivers",
     kinds={"opencv"},
     partitioned=True,
@@ -32,36 +31,37 @@ def topological_drivers(build: Build) -> None:
     """What the generator is told: structure in dark grey, defects in class colour. For training and for synthesis."""
     dataset = build.dataset()
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    crops = training_crops(build, train, build.defect_class)
-    if not crops:
+    (build.path / TRAINING).mkdir()
+    (build.path / SYNTHESIS).mkdir()
+    made = 0
+    for made, crop in enumerate(training_crops(build, train, build.defect_class), start=1):
+        stem = build.path / TRAINING / f"{made - 1:04d}"
+        save_png(stem.with_suffix(".image.png"), crop.image)
+        save_png(stem.with_suffix(".driver.png"), make_driver(build, crop.image, crop.masks))
+        save_png(stem.with_suffix(".mask.png"), crop.mask().astype(np.uint8) * 255)
+        build.progress(made, len(train) * build.settings.drivers.crops)
+    if not made:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; "
             "annotate more images of it, or take the class out."
         )
-    (build.path / TRAINING).mkdir()
-    (build.path / SYNTHESIS).mkdir()
-    for k, crop in enumerate(crops):
-        save_png(build.path / TRAINING / f"{k:04d}.image.png", crop.image)
-        save_png(build.path / TRAINING / f"{k:04d}.driver.png", make_driver(build, crop.image, crop.masks))
-        save_png(build.path / TRAINING / f"{k:04d}.mask.png", crop.mask().astype(np.uint8) * 255)
     bank, pool = read_bank(build.parent("mask_bank").path), build.parent("defect_free_pool").path
     for k, entry in enumerate(bank):
         background = read_image(pool / entry.background)
         save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make_driver(build, background, entry.masks))
         build.progress(k + 1, len(bank))
     build.metadata[content_of(TRAINING)] = content_digest(build.path / TRAINING)
-    build.metadata |= {"training drivers": len(crops), "train images": len(train), "synthesis drivers": len(bank)}
+    build.metadata |= {"training drivers": made, "train images": len(train), "synthesis drivers": len(bank)}
     build.picture("drivers", _sheet(build.path))
 
 
-def training_crops(build: Build, image_ids: Sequence[int], defect_class: str) -> list[Crop]:
+def training_crops(build: Build, image_ids: Sequence[int], defect_class: str) -> Iterator[Crop]:
     """What the generator trains on: crops of these images around their defects of a class."""
     settings = build.settings.drivers
-    crops = defect_crops(
+    return defect_crops(
         build.dataset(), image_ids, defect_class, settings.size,
         per_image=settings.crops, zoom=settings.zoom, seed=build.pipeline.seed,
     )  # fmt: skip
-    return list(crops)
 
 
 def make_driver(build: Build, image: np.ndarray, masks: list[tuple[str, np.ndarray]]) -> np.ndarray:

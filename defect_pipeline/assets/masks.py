@@ -43,6 +43,12 @@ class BankEntry:
         return np.any([mask for _, mask in self.masks], axis=0)
 
 
+def annotated(pipeline: Pipeline) -> Part:
+    """The train images of a class that it is learned from."""
+    drivers = pipeline.settings.drivers
+    return Part(("train",), "own class", "ranked", most=drivers.images, seed=pipeline.seed)
+
+
 def _drawn_digest(pipeline: Pipeline) -> str:
     """sha256 over what was drawn by hand, so that a redrawn mask or map is noticed."""
     digest = hashlib.sha256()
@@ -64,7 +70,7 @@ def _drawn(folder: str, name: str) -> Path | None:
 @stage(
     parents=("inspection_images", "defect_free_pool"),
     settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
-    images=Part(("train",), "own class", "ranked"),
+    images=annotated,
     group="drivers",
     kinds={"opencv"},
     partitioned=True,

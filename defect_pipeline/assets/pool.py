@@ -1,7 +1,5 @@
 """Defect-free images → the augmented pool that synthetic defects are painted on (paper A §3.4)."""
 
-import numpy as np
-
 from defect_pipeline import imaging
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
@@ -16,7 +14,9 @@ IMAGES = "images"
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.pool, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom),
-    images=Part(("train",), "no defect", "shown"),
+    images=lambda pipeline: Part(
+        ("train",), "no defect", "shown", most=pipeline.settings.pool.images, seed=pipeline.seed
+    ),
     group="data",
     kinds={"opencv"},
 )
@@ -29,19 +29,17 @@ def defect_free_pool(build: Build) -> None:
             f"There are no defect-free images under {dataset.root}: synthesis paints on them. Add images without a defect "
             "(a defect_free folder, images without annotations, or a class folder whose masks are all empty)."
         )
-    rng = np.random.default_rng(build.pipeline.seed)
-    chosen = sorted(rng.permutation(ids)[: settings.images].tolist())
     (build.path / IMAGES).mkdir()
-    for done, image_id in enumerate(chosen):
+    for done, image_id in enumerate(ids):
         seed = dataset.seed(image_id) + build.pipeline.seed
         views = imaging.augment.variants(
             dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom)
         )
         for j, view in enumerate(views):
             save_png(build.path / IMAGES / f"{done:04d}_{j:02d}.png", view)
-        build.progress(done + 1, len(chosen))
+        build.progress(done + 1, len(ids))
     files = sorted((build.path / IMAGES).glob("*.png"))
-    build.metadata |= {"defect-free train images": len(ids), "images used": len(chosen), "pool": len(files)}
+    build.metadata |= {"images used": len(ids), "pool": len(files)}
     sources, others = files[:: settings.variants][:6], files[1 : settings.variants][:6]
     captions = ["source"] * len(sources) + ["variant of the first"] * len(others)
     shown = [*sources, *others]

@@ -63,6 +63,9 @@ class Pipeline(dg.ConfigurableResource):
         return Path(self.data).resolve()
 
 
+PartOf = Part | Callable[[Pipeline], Part]  # the same in any case, or as the pipeline is set
+
+
 @dataclass
 class Build:
     """What a build function works with: parents to read, a draft directory to fill, figures and pictures to show."""
@@ -88,6 +91,11 @@ class Build:
         return self.pipeline.settings
 
     @property
+    def part(self) -> Part | None:
+        """Which of the inspection images the stage reads; None: all."""
+        return self.stage.part(self.pipeline)
+
+    @property
     def path(self) -> Path:
         """The directory of the artifact in the making."""
         return self.draft.path
@@ -105,7 +113,7 @@ class Build:
         name = self.named(name)
         if name not in self.stage.parents:
             raise KeyError(f"{self.stage.name} does not list {name} as a parent")
-        if name == INSPECTION and self.stage.images is not None:
+        if name == INSPECTION and self.part is not None:
             raise KeyError(f"{self.stage.name} reads a part of the images only: take it from `dataset`")
         if STAGES[name].partitioned and partition is None:
             partition = self.partition
@@ -121,21 +129,21 @@ class Build:
 
     @cached_property
     def _dataset(self) -> Dataset:
-        whole, part = open_dataset(self.inputs[INSPECTION, None]), self.stage.images
-        return whole if part is None else part.of(whole, self.partition)
+        whole = open_dataset(self.inputs[INSPECTION, None])
+        return whole if self.part is None else self.part.of(whole, self.partition)
 
     def classes(self) -> tuple[str, ...]:
         """Defect classes of the component, in the order that gives them colours and category ids.
 
         Raises KeyError where the stage does not read all of them.
         """
-        if self.stage.images is not None and self.stage.images.classes != "all":
+        if self.part is not None and self.part.classes != "all":
             raise KeyError(f"{self.stage.name} does not read the names of all classes")
         return self.dataset().categories
 
     def colours(self) -> dict[str, tuple[int, int, int]]:
         """RGB of the defect classes, at least of those shown. Raises KeyError where the stage does not read their ranks."""
-        if self.stage.images is not None and self.stage.images.classes == "shown":
+        if self.part is not None and self.part.classes == "shown":
             raise KeyError(f"{self.stage.name} does not read the ranks of the classes")
         return class_colours(self.dataset().categories)
 
@@ -166,7 +174,7 @@ class Stage:
     kinds: frozenset[str]
     partitioned: bool
     cells: tuple[str, ...]  # its own partitions, where they are not the defect classes
-    images: Part | None  # which of the inspection images it reads; None: all
+    images: PartOf | None  # which of the inspection images it reads; None: all
     gpu: bool
     instead: Mapping[str, str]  # parents by the names that its build function knows them under
     reads: Mapping[str, str] = field(default_factory=dict)  # the only part of a parent, by its name, that it reads
@@ -182,8 +190,13 @@ class Stage:
 
     def digest_from(self, inputs: Inputs, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact is called that is made from these parents."""
-        parents = [(name, k, self._read_of(name, artifact, partition)) for (name, k), artifact in inputs.items()]
+        part = self.part(pipeline)
+        parents = [(name, k, self._read_of(name, artifact, part, partition)) for (name, k), artifact in inputs.items()]
         return digest_of(self.name, self.version, self.settings(pipeline), pipeline.seed, parents)
+
+    def part(self, pipeline: Pipeline) -> Part | None:
+        """Which of the inspection images it reads; None: all."""
+        return self.images(pipeline) if callable(self.images) else self.images
 
     def inputs(self, store: Store, partition: str | None) -> Inputs:
         """The current artifacts of its parents. Raises PipelineError while one is missing."""
@@ -200,10 +213,10 @@ class Stage:
             return (own,)
         return open_dataset(found.get((INSPECTION, None)) or store.current(INSPECTION)).categories
 
-    def _read_of(self, name: str, parent: Artifact, partition: str | None) -> str:
-        if name != INSPECTION or self.images is None:
+    def _read_of(self, name: str, parent: Artifact, part: Part | None, partition: str | None) -> str:
+        if name != INSPECTION or part is None:
             return content(parent, self.reads.get(name))
-        return _part_digest(self.images, partition, parent.path, parent.metadata["root"], content(parent))
+        return _part_digest(part, partition, parent.path, parent.metadata["root"], content(parent))
 
 
 STAGES: dict[str, Stage] = {}
@@ -258,7 +271,7 @@ def stage(
     version: str = "1",
     partitioned: bool = False,
     cells: tuple[str, ...] = (),
-    images: Part | None = None,
+    images: PartOf | None = None,
     gpu: bool = False,
     instead: Mapping[str, str] | None = None,
     reads: Mapping[str, str] | None = None,
@@ -267,7 +280,8 @@ def stage(
 
     ``settings`` picks what the artifact depends on beside its parents: its part of the profile. It is made once for each
     defect class where it is ``partitioned``, or once for each of ``cells``. ``images`` is the part of the inspection
-    images that it reads, all of them by default: the build sees no others, and changes in others do not touch it. ``gpu``
+    images that it reads, or a function of the pipeline that tells it, all of them by default: the build sees no others,
+    and changes in others do not touch it. ``gpu``
     puts the step into the GPU pool and tags it for Ray, Kubernetes and Celery. ``instead`` tells functions that ask for
     another chain's stage, by whose name they know it, which of the ``parents`` takes its place. ``reads`` names parents
     of which the stage reads a part only, one whose `content_of` they tell: what else changes in them does not touch it.

@@ -99,9 +99,10 @@ def driver_problems(driver: np.ndarray, colours: Mapping[str, tuple[int, int, in
     problems = []
     if driver.shape[0] % MULTIPLE or driver.shape[1] % MULTIPLE:
         problems.append(f"has sides {driver.shape[1]} x {driver.shape[0]}, not multiples of {MULTIPLE}")
-    grey = driver.max(axis=2) == driver.min(axis=2)
+    red, green, blue = cv2.split(driver)
+    grey = (red == green) & (green == blue)
     in_colour = np.isin(_packed(driver), _packed(np.array(list(colours.values()), np.uint8).reshape(-1, 3)))
-    if too_bright := np.count_nonzero(grey & (driver.max(axis=2) > BACKGROUND_MAX)):
+    if too_bright := np.count_nonzero(grey & (red > BACKGROUND_MAX)):
         problems.append(f"has {too_bright} background pixels above {BACKGROUND_MAX} of 255")
     if foreign := np.count_nonzero(~grey & ~in_colour):
         problems.append(f"has {foreign} pixels that are neither grey nor exactly a class colour")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -18,11 +19,15 @@ class Part:
     `shows`    "own class" is the one that the reader is for; an image that shows others as well keeps them.
     `classes`  which names of defect classes come along, in their order: "all"; "ranked", up to the last one shown, which
                is what colours depend on, so that a class joining behind changes nothing; or "shown".
+    `most`     of so many images at most, drawn by `seed` and their content: among many, one that joins rarely takes
+               another's place. None: all of them.
     """
 
     splits: tuple[str, ...] = SPLITS
     shows: Literal["anything", "defects", "own class", "no defect"] = "anything"
     classes: Literal["all", "ranked", "shown"] = "all"
+    most: int | None = None
+    seed: int = 0
 
     def of(self, dataset: Dataset, own: str | None = None) -> Dataset:
         """A data set of this part alone, its images numbered anew: what lies outside leaves no trace in it.
@@ -30,7 +35,7 @@ class Part:
         ``own`` is the reader's class. `rejected` and `opened` are empty.
         """
         images, instances = dataset.images, dataset.instances
-        chosen = images[images["split"].isin(self.splits) & images.index.isin(self._showing(dataset, own))]
+        chosen = self._drawn(images[images["split"].isin(self.splits) & images.index.isin(self._showing(dataset, own))])
         numbers = {image_id: number for number, image_id in enumerate(chosen.index, start=1)}
         kept = instances[instances["image_id"].isin(numbers)]
         return replace(
@@ -50,6 +55,13 @@ class Part:
         if self.shows == "anything":
             return images.index
         return images.index[(images["defect_class"] == "") == (self.shows == "no defect")]
+
+    def _drawn(self, images: pd.DataFrame) -> pd.DataFrame:
+        """`most` of the images, in their order."""
+        if self.most is None or len(images) <= self.most:
+            return images
+        lots = images["sha256"].map(lambda sha256: hashlib.sha256(f"{self.seed}:{sha256}".encode()).hexdigest())
+        return images.loc[lots.sort_values().index[: self.most].sort_values()]
 
     def _categories(self, names: tuple[str, ...], shown: set[str]) -> tuple[str, ...]:
         if self.classes == "all":

@@ -17,7 +17,7 @@ from rich.table import Table
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline_tests.benchmarks import machine, orchestration, recognition, synthesis
-from defect_pipeline_tests.benchmarks.data import registering
+from defect_pipeline_tests.benchmarks.data import preparing
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
 from defect_pipeline_tests.benchmarks.startup import starting
 from defect_pipeline_tests.benchmarks.timing import Row
@@ -34,7 +34,7 @@ ROWS: dict[str, Measured] = {
     "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
     "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
     "images-default": lambda repeats: synthesis.images_by_default(8, repeats),
-    **{f"registering-{n}": partial(registering, n) for n in (1000, 10_000, 100_000)},
+    **{f"preparing-{n}": partial(preparing, n) for n in (1000, 10_000, 100_000)},
     "orchestration": orchestration.whole_run,
     "nothing-stale": orchestration.run_again,
     "help": lambda repeats: starting(
@@ -42,7 +42,7 @@ ROWS: dict[str, Measured] = {
     ),
     "definitions": lambda repeats: starting("loading the definitions", "import defect_pipeline.definitions", repeats),
 }
-HOURS = ("registering-100000",)
+HOURS = ("preparing-100000",)
 TRAININGS = {f"train-{kind}": kind for kind in SCRIPTS}
 
 

@@ -1,48 +1,80 @@
-"""Data: registering a folder of images, and registering it again when some have joined."""
+"""Data: a folder of images up to the drivers, and the same again when some images have joined."""
 
+import logging
 import shutil
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import dagster as dg
 import numpy as np
 import torch
 from PIL import Image
 
-from defect_pipeline.assets.inspection import inspection_images
-from defect_pipeline.assets.stage import Pipeline
+from defect_pipeline.automation.instance import open_instance
+from defect_pipeline.automation.jobs import PLAN, run_everything
+from defect_pipeline.definitions import definitions_for
 from defect_pipeline.diffusion.world import draw_surfaces
-from defect_pipeline.store import Store
+from defect_pipeline.imaging.io import read_mask
+from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.benchmarks.processes import apart
 from defect_pipeline_tests.benchmarks.timing import Row
 
-JOINING, SIZE, AT_ONCE = 10, 128, 100
+JOINING, SIZE, AT_ONCE, MARKED = 10, 128, 100, 0.9
+PREPARING = PLAN[:2]
 
 
-def registering(n: int, repeats: int) -> Row:
-    """The whole stage, with groups and splits, for n drawn images, and for ten more: time and memory."""
-    again, first = [], []
+def preparing(n: int, repeats: int) -> Row:
+    """Registering with groups and splits, pool, masks and drivers, for n drawn images and for ten more: time and memory."""
+    again, first, stages = [], [], []
     for _ in range(repeats):
         with TemporaryDirectory() as directory:
             base = Path(directory)
-            draw(base / "drawn", n + JOINING)
-            stems = sorted({path.stem for path in (base / "drawn").iterdir()})
-            _move(base, stems[:n])
-            first.append(apart(partial(_register, base)))
-            _move(base, stems[n:])
-            again.append(apart(partial(_register, base)))
+            draw(base / "drawn", n + JOINING, marked=MARKED)
+            names = sorted({path.stem for path in (base / "drawn").iterdir()})
+            _move(base, names[:n])
+            first.append(apart(partial(_prepare, base)))
+            before = _stages(base)
+            _move(base, names[n:])
+            again.append(apart(partial(_prepare, base)))
+            stages.append((before, _stages(base)))
     (ours, our_memory), (theirs, their_memory) = (zip(*measured, strict=True) for measured in (again, first))
     return Row(
-        f"registering {JOINING} more images, {SIZE} px", n, list(ours), list(theirs), "the first registering of all",
-        memory=(max(our_memory), max(their_memory)),
+        f"registering, pool, masks and drivers: {JOINING} more images, {SIZE} px", n, list(ours), list(theirs),
+        f"the first {n}; {_in_words(*stages[0])}", memory=(max(our_memory), max(their_memory)),
     )  # fmt: skip
 
 
-def _register(base: Path) -> None:
-    resources = {"store": Store(root=str(base / "store")), "pipeline": Pipeline(data=str(base / "data"))}
-    with dg.DagsterInstance.ephemeral() as instance:
-        dg.materialize([inspection_images], resources=resources, instance=instance)
+def _place(base: Path) -> Workplace:
+    return Workplace.at(base / "store", data=str(base / "data"))
+
+
+def _prepare(base: Path) -> None:
+    logging.getLogger("defect_pipeline").setLevel(logging.WARNING)
+    place = _place(base)
+    place.open()
+    with open_instance(place.store_root) as instance:
+        failures = run_everything(definitions_for(place), instance, place.store, place.pipeline, PREPARING)
+    assert not failures, " ".join(failures)
+
+
+def _stages(base: Path) -> dict[str, tuple[str, float]]:
+    """Of each stage, its artifact and the seconds that making it took."""
+    store = _place(base).store
+    made = {
+        asset: store.current(asset, partition)
+        for step in PREPARING
+        for partition in step.partitions(store)
+        for asset in step.assets
+    }
+    return {name: (artifact.digest, artifact.metadata["seconds"]) for name, artifact in made.items()}
+
+
+def _in_words(before: dict[str, tuple[str, float]], after: dict[str, tuple[str, float]]) -> str:
+    """The seconds of each stage in the first run and in the second, there 0 where it was not made anew."""
+    return ", ".join(
+        f"{name} {first:.1f} and {0 if digest == after[name][0] else after[name][1]:.1f} s"
+        for name, (digest, first) in before.items()
+    )
 
 
 def draw(folder: Path, n: int, *, marked: float = 1.0, seed: int = 0) -> None:
@@ -61,9 +93,11 @@ def as_bytes(images: torch.Tensor) -> np.ndarray:
     return (images.permute(0, 2, 3, 1).numpy() * 255).astype(np.uint8)
 
 
-def _move(base: Path, stems: list[str]) -> None:
-    target = base / "data" / "mark"
-    target.mkdir(parents=True, exist_ok=True)
-    for stem in stems:
-        for suffix in (".jpg", ".png"):
-            shutil.move(base / "drawn" / f"{stem}{suffix}", target)
+def _move(base: Path, names: list[str]) -> None:
+    """Let drawn images join the data: those with a defect as a class of it, the others as defect-free ones."""
+    for name in names:
+        image, mask = (base / "drawn" / f"{name}{suffix}" for suffix in (".jpg", ".png"))
+        target = base / "data" / ("mark" if read_mask(mask).any() else "defect_free")
+        target.mkdir(parents=True, exist_ok=True)
+        for file in (image, mask):
+            shutil.move(file, target)
