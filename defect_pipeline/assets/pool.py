@@ -21,7 +21,7 @@ IMAGES = "images"
     kinds={"opencv"},
 )
 def defect_free_pool(build: Build) -> None:
-    """Ten offline augmentations of every defect-free train image: crop, zoom, roto-translation, noise, contrast."""
+    """Ten offline augmentations of defect-free train images each: crop, zoom, roto-translation, noise, contrast."""
     settings, dataset, drivers = build.settings.pool, build.dataset(), build.settings.drivers
     ids = train_pictures(dataset)
     if not ids:

@@ -190,8 +190,17 @@ def _finite(value: Any) -> Any:
 
 
 def evaluate(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> Verdict:
-    """The verdict on the current artifact; of a failing class with its worst images. Raises PipelineError when there is
-    no artifact."""
+    """The verdict on the current artifact, looked at once by a process; of a failing class with its worst images.
+
+    Raises PipelineError when there is no artifact.
+    """
+    made = store.since("inspection_images"), store.since(check.asset, partition)
+    return _evaluated(check, store, pipeline, partition, repr(pipeline.settings.thresholds), *made)
+
+
+@functools.lru_cache(maxsize=1024)  # two sensors ask at every tick, a run and what it prints ask again
+def _evaluated(check: Check, store: Store, pipeline: Pipeline, partition: str | None, *asked: str) -> Verdict:
+    """As `evaluate`, once for each artifact and for what else is ``asked`` of it."""
     artifact = store.current(check.asset, partition)
     problems, figures = check.problems(artifact, store, pipeline, partition)
     worst = check.worst(artifact, store) if problems and check.worst else None
@@ -224,19 +233,11 @@ def closed_gates(step: Step, store: Store, pipeline: Pipeline) -> list[Verdict]:
     In a run, a blocking check stops the assets behind it; a later run knows nothing of it and has to look again.
     """
     gates = [check for check in CHECKS if check.blocking and check.asset in step.assets]
-    asked = repr(pipeline.settings.thresholds), store.since("inspection_images")
     found = []
     for check, partition in ((check, k) for check in gates for k in step.partitions(store)):
         with suppress(PipelineError):  # not made yet
-            since = store.since(check.asset, partition)
-            found.append(_evaluated(check, store, pipeline, partition, since, *asked))
+            found.append(evaluate(check, store, pipeline, partition))
     return [verdict for verdict in found if verdict.problems]
-
-
-@functools.lru_cache(maxsize=1024)  # two sensors ask at every tick, and some checks read every image
-def _evaluated(check: Check, store: Store, pipeline: Pipeline, partition: str | None, *asked: str) -> Verdict:
-    """As `evaluate`, once for each artifact and for what else is ``asked`` of it."""
-    return evaluate(check, store, pipeline, partition)
 
 
 def _judged(check: Check, store: Store, pipeline: Pipeline, partition: str | None) -> Verdict:

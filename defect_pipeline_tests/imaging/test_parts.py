@@ -104,3 +104,22 @@ def test_what_lies_inside_does() -> None:
     assert digest(part.of(replace(whole, instances=redrawn), "pit")) == before  # the first is a crack in image a
     redrawn = whole.instances.assign(counts=whole.instances["counts"].where(whole.instances.index != 1, encode(other)))
     assert digest(part.of(replace(whole, instances=redrawn), "pit")) != before  # a crack, but in an image with a pit
+
+
+def test_of_many_a_part_draws_some_and_few_that_join_are_among_them() -> None:
+    many = [(f"m{number}", (), "train") for number in range(10, 50)]
+    part = Part(("train",), "no defect", "shown", most=8, seed=1)
+    before = part.of(dataset(*many))
+    assert len(before.images) == 8 and before.images["path"].is_monotonic_increasing
+    places = []
+    for number in range(60):
+        after = part.of(dataset(*many, (f"new{number}", (), "train")))
+        gone, come = (
+            set(one.images["path"]) - set(other.images["path"]) for one, other in ((before, after), (after, before))
+        )
+        assert come <= {f"new{number}.png"} and len(gone) == len(come) and len(after.images) == 8
+        assert bool(come) or digest(after) == digest(before)
+        places.append(len(come))
+    assert 1 <= sum(places) <= 30  # 12 are to be expected
+    assert digest(replace(part, seed=2).of(dataset(*many))) != digest(before)
+    assert len(replace(part, most=41).of(dataset(*many)).images) == 40
