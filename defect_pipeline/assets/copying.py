@@ -4,18 +4,18 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from defect_pipeline.assets.masks import annotated
 from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, remembering, window_settings
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
 from defect_pipeline.evaluation.copying import Fingerprints, Nearest, Thresholds, calibrate, fingerprints, nearest
 from defect_pipeline.imaging.crops import Crop
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
 from defect_pipeline.lazy import pd
 
@@ -42,7 +42,7 @@ class Copying:
 @stage(
     parents=("inspection_images", "mask_bank", "sadf_images"),
     settings=window_settings,
-    images=Part(("train",), "own class", "shown"),
+    images=lambda pipeline: replace(annotated(pipeline), classes="shown"),
     group="evaluation",
     kinds={"torch"},
     partitioned=True,

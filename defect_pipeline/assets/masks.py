@@ -44,7 +44,7 @@ class BankEntry:
 
 
 def annotated(pipeline: Pipeline) -> Part:
-    """The train images of a class that it is learned from."""
+    """The train images of a class that masks and generator are made from."""
     drivers = pipeline.settings.drivers
     return Part(("train",), "own class", "ranked", most=drivers.images, seed=pipeline.seed)
 
