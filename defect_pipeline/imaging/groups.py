@@ -18,10 +18,9 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 from scipy.cluster.hierarchy import DisjointSet
-from scipy.sparse import csr_array
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.neighbours import Index, mirrored, roots
+from defect_pipeline.imaging.neighbours import Index, Votes, mirrored, roots
 
 # Description
 SIDE = 256  # px of the longer side that images are reduced to; smaller ones are not enlarged
@@ -103,8 +102,7 @@ class Gallery:
 
     def _compare(self, asking: Mapping[str, np.ndarray], describe: Callable[[str], Description]) -> None:
         """Compare each of these with the likeliest images outside its group, round by round as long as the group grows."""
-        votes = self.index.votes(asking)
-        likeliest, tried, groups = votes.likeliest(), set(), self._groups()
+        votes, tried, groups = self.index.votes(asking), set(), self._groups()
         names = {number: key for key, number in self.index.numbers.items()}
         in_play = asked = {self.index.numbers[key] for key in asking}
 
@@ -113,7 +111,7 @@ class Gallery:
 
         while in_play:
             grown = set()
-            for one, other in _candidates(likeliest, in_play, settled):
+            for one, other in _candidates(votes, in_play, settled):
                 tried.add((one, other))
                 if not groups.connected(names[one], names[other]) and same_part(
                     describe(names[one]), describe(names[other]), votes.flipped(one, other)
@@ -148,12 +146,11 @@ def _pair(one: int, other: int) -> tuple[int, int]:
     return min(one, other), max(one, other)
 
 
-def _candidates(votes: csr_array, images: Iterable[int], settled: Callable[[int, int], bool]) -> list[tuple[int, int]]:
+def _candidates(votes: Votes, images: Iterable[int], settled: Callable[[int, int], bool]) -> list[tuple[int, int]]:
     """Pairs of each of these images with those most voted for that are not settled, the best pair first."""
     pairs: dict[tuple[int, int], float] = {}
     for one in images:
-        own = slice(*votes.indptr[one : one + 2])
-        others, counts = votes.indices[own], votes.data[own]
+        others, counts = votes.of(one)
         ranked = (k for k in np.lexsort((others, -counts)) if not settled(one, int(others[k])))
         pairs |= {_pair(one, int(others[k])): float(counts[k]) for k in islice(ranked, CANDIDATES)}
     return sorted(pairs, key=lambda pair: (-pairs[pair], pair))

@@ -10,7 +10,7 @@ from typing import NamedTuple, Self
 
 import faiss
 import numpy as np
-from scipy.sparse import coo_array, csr_array
+from scipy.sparse import csr_array
 
 PROJECTED = 32  # principal components of a descriptor that take part
 CELL = 256  # descriptors that a descriptor is compared with, on average
@@ -20,6 +20,7 @@ GROWTH = 2  # times as many images as the cells were laid out for, and they are 
 
 ROOTS = np.sqrt(np.arange(256, dtype=np.float32))
 MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
+NOBODY = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
 
 class Votes(NamedTuple):
@@ -28,9 +29,13 @@ class Votes(NamedTuple):
     straight: csr_array  # (n, n) float32, symmetric: the images as they are
     mirrored: csr_array  # one of them mirrored
 
-    def likeliest(self) -> csr_array:
-        """(n, n), the more of both."""
-        return self.straight.maximum(self.mirrored)
+    def of(self, one: int) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) the numbers of images that have votes with this one, ascending; (k,) the more of both votes."""
+        rows = [(votes, slice(*votes.indptr[one : one + 2])) for votes in self]
+        others, place = np.unique(np.concatenate([votes.indices[row] for votes, row in rows]), return_inverse=True)
+        most = np.zeros(len(others), np.float32)
+        np.maximum.at(most, place, np.concatenate([votes.data[row] for votes, row in rows]))
+        return others, most
 
     def flipped(self, one: int, other: int) -> bool:
         """Whether one looks like the other in a mirror."""
@@ -82,18 +87,26 @@ class Index:
         pattern that everybody has gets no weight.
         """
         size = 1 + max(self.numbers.values(), default=-1)
+        asking = sorted((self.numbers[key], key) for key in images)
         ballots = []
         for axes in (self.axes, self.axes[MIRRORED]):
-            cast = [self._favoured(self.numbers[key], roots(found) @ axes) for key, found in images.items()]
-            row, column, weight = np.concatenate([np.zeros((3, 0)), *cast], axis=1)
-            ballot = coo_array((weight.astype(np.float32), (row.astype(int), column.astype(int))), (size, size)).tocsr()
+            cast = [self._favoured(own, roots(images[key]) @ axes) for own, key in asking]
+            ends = np.zeros(size + 1, int)
+            ends[[1 + own for own, _ in asking]] = [len(favoured) for favoured, _ in cast]
+            ends = ends.cumsum()
+            others, weights = map(np.concatenate, zip(NOBODY, *cast, strict=True))
+            if ends[-1] <= np.iinfo(np.int32).max // 2:  # so that SciPy, too, counts in 32 bits
+                ends = ends.astype(np.int32)
+            ballot = csr_array((weights, others, ends), (size, size))
+            del cast, others, weights  # of many images, gigabytes
             ballots.append(ballot + ballot.T)
         return Votes(*ballots)
 
-    def _favoured(self, own: int, points: np.ndarray) -> np.ndarray:
-        """(3, k): an image's number, that of another one, and the weight that its projected descriptors give to it."""
+    def _favoured(self, own: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(k,) int32, ascending: other images' numbers; (k,) float32: the weight that an image's projected descriptors give
+        to each."""
         if not len(points):
-            return np.zeros((3, 0))
+            return NOBODY
         others = faiss.IDSelectorNot(faiss.IDSelectorRange(own, own + 1))
         among = faiss.SearchParametersIVF(sel=others, nprobe=1)
         distances, found = self.cells.search(points, RIVALS + 1, params=among)  # those that are missing have number -1
@@ -101,7 +114,7 @@ class Index:
         weights = np.maximum(farthest - distances, 0)
         voted = weights > 0
         favoured, place = np.unique(found[voted], return_inverse=True)
-        return np.stack([np.full(len(favoured), own), favoured, np.bincount(place, weights[voted], len(favoured))])
+        return favoured.astype(np.int32), np.bincount(place, weights[voted], len(favoured)).astype(np.float32)
 
 
 def roots(descriptors: np.ndarray) -> np.ndarray:
