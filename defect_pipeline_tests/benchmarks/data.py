@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from collections.abc import Sequence
 from functools import partial
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -11,10 +12,11 @@ import torch
 from PIL import Image
 
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import PLAN, run_everything
+from defect_pipeline.automation.jobs import PLAN, Step, run_everything
 from defect_pipeline.definitions import definitions_for
 from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.imaging.io import read_mask
+from defect_pipeline.store import Artifact, Store
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.benchmarks.processes import apart
 from defect_pipeline_tests.benchmarks.timing import Row
@@ -59,14 +61,18 @@ def _prepare(base: Path) -> None:
 
 def _stages(base: Path) -> dict[str, tuple[str, float]]:
     """Of each stage, its artifact and the seconds that making it took."""
-    store = _place(base).store
-    made = {
-        asset: store.current(asset, partition)
-        for step in PREPARING
+    made = artifacts(_place(base).store, PREPARING)
+    return {artifact.asset: (artifact.digest, artifact.metadata["seconds"]) for artifact in made}
+
+
+def artifacts(store: Store, plan: Sequence[Step]) -> list[Artifact]:
+    """What the store holds of a plan."""
+    return [
+        store.current(asset, partition)
+        for step in plan
         for partition in step.partitions(store)
         for asset in step.assets
-    }
-    return {name: (artifact.digest, artifact.metadata["seconds"]) for name, artifact in made.items()}
+    ]
 
 
 def _in_words(before: dict[str, tuple[str, float]], after: dict[str, tuple[str, float]]) -> str:

@@ -16,7 +16,7 @@ from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.automation.jobs import PLAN, run_everything
 from defect_pipeline.definitions import definitions_for
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.benchmarks.data import draw
+from defect_pipeline_tests.benchmarks.data import artifacts, draw
 from defect_pipeline_tests.benchmarks.timing import Row, seconds
 
 SHORT = replace(
@@ -83,9 +83,4 @@ def _run(place: Workplace, instance: dg.DagsterInstance) -> float:
 
 def _seconds(place: Workplace) -> list[float]:
     """Of each stage and class, as its artifact says."""
-    return [
-        place.store.current(asset, partition).metadata["seconds"]
-        for step in PLAN
-        for partition in step.partitions(place.store)
-        for asset in step.assets
-    ]
+    return [artifact.metadata["seconds"] for artifact in artifacts(place.store, PLAN)]
