@@ -202,9 +202,12 @@ def _matches(ours: np.ndarray, theirs: np.ndarray) -> tuple[np.ndarray, np.ndarr
         return np.zeros(0, int), np.zeros(0, int)
     distances = _distances(roots(ours), roots(theirs))
     nearest = distances.argmin(axis=1)
-    best, second = np.partition(distances, 1, axis=1)[:, :2].T
-    mutual = distances.argmin(axis=0)[nearest] == np.arange(len(ours))
-    chosen = np.flatnonzero(mutual & (best < NEARER**2 * second))
+    place = np.arange(len(ours)), nearest
+    best = distances[place]
+    distances[place] = np.inf
+    clear = np.flatnonzero(best < NEARER**2 * distances.min(axis=1))
+    distances[place] = best
+    chosen = clear[distances[:, nearest[clear]].argmin(axis=0) == clear]
     return chosen, nearest[chosen]
 
 

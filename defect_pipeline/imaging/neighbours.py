@@ -4,8 +4,11 @@ A descriptor is compared with those in its cell of a coarse partition only, and 
 partition, of the cells' centres. The cost of an image therefore hardly grows with the number of images.
 """
 
-from collections.abc import Collection, Mapping
+import os
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from typing import NamedTuple, Self
 
 import faiss
@@ -14,11 +17,12 @@ from scipy.sparse import csr_array
 
 PROJECTED = 32  # principal components of a descriptor that take part
 CELL = 256  # descriptors that a descriptor is compared with, on average
+SAMPLE = 20_000  # descriptors that the components are computed from
 PROBED = 8  # regions in which a descriptor's cell is looked for; there are as many regions as cells in a region
 RIVALS = 10  # nearest descriptors that share a vote; a pattern that more images than that have is worth nothing
 GROWTH = 2  # times as many images as the cells were laid out for, and they are laid out anew
+AT_ONCE = 500  # images projected together: threads that share small products mostly wait for each other
 
-ROOTS = np.sqrt(np.arange(256, dtype=np.float32))
 MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
 NOBODY = np.zeros(0, np.int32), np.zeros(0, np.float32)
 
@@ -55,20 +59,22 @@ class Index:
     def of(cls, images: Mapping[str, np.ndarray]) -> Self:
         """An index of these images' descriptors, numbered in their order."""
         rng = np.random.default_rng(0)
-        descriptors = np.concatenate([np.zeros((0, 128), np.uint8), *images.values()])
-        axes = _principal_axes(descriptors, rng)
-        count = max(1, len(descriptors) // CELL)
-        centres = roots(rng.choice(descriptors, min(count, len(descriptors)), replace=False)) @ axes
-        index = cls({}, len(images), axes, _cells(centres))
+        descriptors = list(images.values())
+        count = sum(map(len, descriptors))
+        axes = _principal_axes(_some(descriptors, rng.permutation(count)[:SAMPLE]))
+        places = rng.choice(count, min(max(1, count // CELL), count), replace=False)
+        index = cls({}, len(images), axes, _cells(roots(_some(descriptors, places)) @ axes))
         index.add(images)
         return index
 
     def add(self, images: Mapping[str, np.ndarray]) -> None:
         """Images that join, numbered on."""
-        for number, (key, descriptors) in enumerate(images.items(), start=1 + max(self.numbers.values(), default=-1)):
-            self.numbers[key] = number
-            if len(descriptors):
-                self.cells.add_with_ids(roots(descriptors) @ self.axes, np.full(len(descriptors), number))
+        first = self._size
+        self.numbers |= {key: number for number, key in enumerate(images, start=first)}
+        for start, some in _batches(list(images.values())):
+            points = _projected(some, self.axes)
+            owners = np.arange(first + start, first + start + len(some))
+            self.cells.add_with_ids(np.concatenate(points), np.repeat(owners, [len(own) for own in points]))
 
     def remove(self, keys: Collection[str]) -> None:
         """Images that leave."""
@@ -86,13 +92,14 @@ class Index:
         Each votes for the nearest ones of other images, by how much nearer they are than the farthest of RIVALS, so a
         pattern that everybody has gets no weight.
         """
-        size = 1 + max(self.numbers.values(), default=-1)
-        asking = sorted((self.numbers[key], key) for key in images)
+        size = self._size
+        asking = sorted(images, key=self.numbers.__getitem__)
+        owners = [self.numbers[key] for key in asking]
         ballots = []
         for axes in (self.axes, self.axes[MIRRORED]):
-            cast = [self._favoured(own, roots(images[key]) @ axes) for own, key in asking]
+            cast = self._cast(owners, [images[key] for key in asking], axes)
             ends = np.zeros(size + 1, int)
-            ends[[1 + own for own, _ in asking]] = [len(favoured) for favoured, _ in cast]
+            ends[[1 + own for own in owners]] = [len(favoured) for favoured, _ in cast]
             ends = ends.cumsum()
             others, weights = map(np.concatenate, zip(NOBODY, *cast, strict=True))
             if ends[-1] <= np.iinfo(np.int32).max // 2:  # so that SciPy, too, counts in 32 bits
@@ -101,6 +108,23 @@ class Index:
             del cast, others, weights  # of many images, gigabytes
             ballots.append(ballot + ballot.T)
         return Votes(*ballots)
+
+    @property
+    def _size(self) -> int:
+        """The number of the next image."""
+        return 1 + max(self.numbers.values(), default=-1)
+
+    def _cast(
+        self, owners: Sequence[int], images: Sequence[np.ndarray], axes: np.ndarray
+    ) -> list[tuple[np.ndarray, np.ndarray]]:
+        """`_favoured` of images by their numbers, several at once, each with a thread of its own."""
+        alone = partial(faiss.omp_set_num_threads, 1)  # of the thread that calls it
+        with ThreadPoolExecutor(os.cpu_count(), initializer=alone) as pool:
+            return [
+                favoured
+                for start, some in _batches(images)
+                for favoured in pool.map(self._favoured, owners[start:], _projected(some, axes))
+            ]
 
     def _favoured(self, own: int, points: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(k,) int32, ascending: other images' numbers; (k,) float32: the weight that an image's projected descriptors give
@@ -119,8 +143,7 @@ class Index:
 
 def roots(descriptors: np.ndarray) -> np.ndarray:
     """(n, 128) float32 of unit length: under their Euclidean distance SIFT is compared by the Hellinger kernel."""
-    sums = descriptors.sum(axis=1, keepdims=True, dtype=np.float32)
-    return ROOTS[descriptors] / np.sqrt(np.maximum(sums, 1))
+    return np.sqrt(descriptors / np.maximum(descriptors.sum(axis=1, keepdims=True, dtype=np.float32), 1))
 
 
 def mirrored(descriptors: np.ndarray) -> np.ndarray:
@@ -128,9 +151,26 @@ def mirrored(descriptors: np.ndarray) -> np.ndarray:
     return descriptors[:, MIRRORED]
 
 
-def _principal_axes(descriptors: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(128, PROJECTED) float32, from a sample of the descriptors and its mirror image, so that both fare alike."""
-    sample = descriptors[rng.permutation(len(descriptors))[:20_000]]
+def _batches(images: Sequence[np.ndarray]) -> Iterator[tuple[int, Sequence[np.ndarray]]]:
+    """Up to AT_ONCE images at a time, and the place of the first of them."""
+    return ((start, images[start : start + AT_ONCE]) for start in range(0, len(images), AT_ONCE))
+
+
+def _projected(images: Sequence[np.ndarray], axes: np.ndarray) -> list[np.ndarray]:
+    """Of each image (n, PROJECTED) float32, its descriptors along the axes."""
+    return np.split(roots(np.concatenate(images)) @ axes, np.cumsum([len(image) for image in images])[:-1])
+
+
+def _some(images: Sequence[np.ndarray], places: np.ndarray) -> np.ndarray:
+    """(n, 128) uint8: those in these places when the descriptors of all images stand in one row."""
+    ends = np.cumsum([len(image) for image in images])
+    owners = np.searchsorted(ends, places, side="right")
+    found = [images[own][place] for own, place in zip(owners, places - ends[owners], strict=True)]  # from its end
+    return np.array(found, np.uint8).reshape(-1, 128)
+
+
+def _principal_axes(sample: np.ndarray) -> np.ndarray:
+    """(128, PROJECTED) float32, of descriptors and of their mirror images, so that both fare alike."""
     if len(sample) < 2:
         return np.eye(128, PROJECTED, dtype=np.float32)
     _, axes = np.linalg.eigh(np.cov(roots(np.concatenate([sample, mirrored(sample)])).T))
