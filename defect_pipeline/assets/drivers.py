@@ -1,7 +1,10 @@
 """Pool × masks and annotated images → topological drivers (paper A §3.3)."""
 
+import os
 from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -34,12 +37,10 @@ def topological_drivers(build: Build) -> None:
     (build.path / TRAINING).mkdir()
     (build.path / SYNTHESIS).mkdir()
     made = 0
-    for made, crop in enumerate(training_crops(build, train, build.defect_class), start=1):
-        stem = build.path / TRAINING / f"{made - 1:04d}"
-        save_png(stem.with_suffix(".image.png"), crop.image)
-        save_png(stem.with_suffix(".driver.png"), make_driver(build, crop.image, crop.masks))
-        save_png(stem.with_suffix(".mask.png"), crop.mask().astype(np.uint8) * 255)
-        build.progress(made, len(train) * build.settings.drivers.crops)
+    with ThreadPoolExecutor(os.cpu_count()) as threads:  # OpenCV leaves Python's lock
+        for done, crops in enumerate(threads.map(partial(_save_training, build), range(len(train)), train), start=1):
+            made += crops
+            build.progress(done, len(train))
     if not made:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; "
@@ -49,10 +50,20 @@ def topological_drivers(build: Build) -> None:
     for k, entry in enumerate(bank):
         background = read_image(pool / entry.background)
         save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make_driver(build, background, entry.masks))
-        build.progress(k + 1, len(bank))
     build.metadata[content_of(TRAINING)] = content_digest(build.path / TRAINING)
     build.metadata |= {"training drivers": made, "train images": len(train), "synthesis drivers": len(bank)}
     build.picture("drivers", _sheet(build.path))
+
+
+def _save_training(build: Build, number: int, image_id: int) -> int:
+    """Writes the training crops of an image, its files numbered by the image and within it; how many there are."""
+    made = 0
+    for made, crop in enumerate(training_crops(build, [image_id], build.defect_class), start=1):
+        stem = build.path / TRAINING / f"{number:06d}-{made - 1:02d}"
+        save_png(stem.with_suffix(".image.png"), crop.image)
+        save_png(stem.with_suffix(".driver.png"), make_driver(build, crop.image, crop.masks))
+        save_png(stem.with_suffix(".mask.png"), crop.mask().astype(np.uint8) * 255)
+    return made
 
 
 def training_crops(build: Build, image_ids: Sequence[int], defect_class: str) -> Iterator[Crop]:

@@ -73,7 +73,7 @@ KILLS = [
     Kill("inspection_images", TEXT, "annotations.json"),
     Kill("defect_free_pool", BYTES, "0001_01.png"),
     Kill("mask_bank", BYTES, "masks on the pool.png"),
-    Kill("topological_drivers", BYTES, "0001.driver.png", 2),  # the second is one for synthesis
+    Kill("topological_drivers", BYTES, "0001.driver.png"),  # one for synthesis
     Kill("concept_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
     Kill("hypernetwork_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
     Kill("sadf_images", BYTES, "*0002_00.png*", images=2),  # the first of the second batch, maybe under a passing name
