@@ -10,8 +10,9 @@ from scipy.cluster.hierarchy import DisjointSet
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging import groups
-from defect_pipeline.imaging.groups import CANDIDATES, Description, Gallery, describe, part_ids_of, same_part
+from defect_pipeline.imaging.groups import CANDIDATES, NEARER, Description, Gallery, describe, part_ids_of, same_part
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.neighbours import roots
 
 REAL = Path("../shared/data/magnetic-tile")
 SIDE = 160
@@ -115,6 +116,20 @@ def test_all_views_of_several_parts_fall_into_these_parts() -> None:
     assert [labels[i] == labels[j] for i in range(len(images)) for j in range(i)] == [
         truth[i] == truth[j] for i in range(len(images)) for j in range(i)
     ]
+
+
+def test_matches_are_each_others_nearest_and_clearly_so() -> None:
+    part = surface(3)
+    ours, theirs = describe(part).descriptors, describe(turned(part, 5, 1.08)).descriptors
+    distances = ((roots(ours)[:, None] - roots(theirs)) ** 2).sum(axis=2)
+    expected = []
+    for row, others in enumerate(distances):
+        best, second = np.sort(others)[:2]
+        nearest = int(np.argmin(others))
+        if best < NEARER**2 * second and np.argmin(distances[:, nearest]) == row:
+            expected.append((row, nearest))
+    assert len(expected) > groups.MIN_INLIERS
+    assert [*zip(*(side.tolist() for side in groups._matches(ours, theirs)), strict=True)] == expected
 
 
 def test_neighbouring_frames_that_overlap_by_half_chain_up() -> None:
