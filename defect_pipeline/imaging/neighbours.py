@@ -21,7 +21,7 @@ SAMPLE = 20_000  # descriptors that the components are computed from
 PROBED = 8  # regions in which a descriptor's cell is looked for; there are as many regions as cells in a region
 RIVALS = 10  # nearest descriptors that share a vote; a pattern that more images than that have is worth nothing
 GROWTH = 2  # times as many images as the cells were laid out for, and they are laid out anew
-AT_ONCE = 500  # images projected together: threads that share small products mostly wait for each other
+AT_ONCE = 100  # images projected together: threads that share small products mostly wait for each other
 
 MIRRORED = np.arange(128).reshape(4, 4, 8)[::-1, :, -np.arange(8) % 8].ravel()
 NOBODY = np.zeros(0, np.int32), np.zeros(0, np.float32)
