@@ -50,6 +50,7 @@ def topological_drivers(build: Build) -> None:
     for k, entry in enumerate(bank):
         background = read_image(pool / entry.background)
         save_png(build.path / SYNTHESIS / f"{k:04d}.driver.png", make_driver(build, background, entry.masks))
+        build.progress(k + 1, len(bank))
     build.metadata[content_of(TRAINING)] = content_digest(build.path / TRAINING)
     build.metadata |= {"training drivers": made, "train images": len(train), "synthesis drivers": len(bank)}
     build.picture("drivers", _sheet(build.path))

@@ -72,9 +72,8 @@ class Index:
         first = self._size
         self.numbers |= {key: number for number, key in enumerate(images, start=first)}
         for start, some in _batches(list(images.values())):
-            points = _projected(some, self.axes)
-            owners = np.arange(first + start, first + start + len(some))
-            self.cells.add_with_ids(np.concatenate(points), np.repeat(owners, [len(own) for own in points]))
+            owners = np.repeat(first + start + np.arange(len(some)), [len(own) for own in some])
+            self.cells.add_with_ids(roots(np.concatenate(some)) @ self.axes, owners)
 
     def remove(self, keys: Collection[str]) -> None:
         """Images that leave."""
