@@ -15,7 +15,7 @@ from defect_pipeline.imaging.groups import FEATURES, LIGHT, SIDE, Description, G
 from defect_pipeline.imaging.neighbours import Index
 
 EDITION = f"1-{SIDE}-{LIGHT:g}-{FEATURES}-{cv2.__version__}"  # the first number counts up when `describe` changes
-GALLERY = f"gallery-1-{EDITION}-{faiss.__version__}.npz"  # the number counts up when comparing changes
+GALLERY = f"gallery-2-{EDITION}-{faiss.__version__}.npz"  # the number counts up when comparing changes
 
 
 def described(folder: Path, sha256: str, read: Callable[[], np.ndarray]) -> Description:

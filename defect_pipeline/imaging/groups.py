@@ -3,7 +3,8 @@
 Local features (SIFT on the contrast-normalised image, so that light does not matter) vote for the images that look
 alike, which keeps the cost of an image nearly the same however many there are. A candidate pair is linked when the
 features agree on one similarity transform, mirrored or not, and the fine texture then agrees nearly everywhere in the
-overlap: parts of one design share edges and holes, not the grain between them. Linked images form a group.
+overlap: parts of one design share edges and holes, not the grain between them. Where a pattern repeats, such as rows of
+holes, they have to agree better than each does with itself elsewhere, or in many features. Linked images form a group.
 """
 
 import functools
@@ -17,6 +18,7 @@ from typing import NamedTuple
 
 import cv2
 import numpy as np
+from scipy import fft
 from scipy.cluster.hierarchy import DisjointSet
 
 from defect_pipeline.errors import PipelineError
@@ -33,11 +35,13 @@ CANDIDATES = 6  # images that an image is compared with in a round
 # Verification
 NEARER = 0.9  # a match must be this much nearer than the second best
 MIN_INLIERS = 10  # matches that agree on one transform within 3 px
+MANY_INLIERS = 50  # those of a pattern that repeats are seldom clear
 MIN_OVERLAP = 0.1  # of the smaller image
 BLOCK = 32  # px; texture is correlated in windows of this side
 MIN_CONTRAST = 8.0  # of a window, in units of `Description.detail`; below is noise or emptiness
 MIN_WINDOWS = 8
 MIN_CORRELATION = 0.4  # of the windows' median; parts of one design, machined alike, come close to it
+ELSEWHERE = 8  # px; what is like itself when moved by more than this repeats itself
 
 
 class Description(NamedTuple):
@@ -190,7 +194,10 @@ def same_part(one: Description, other: Description, flipped: bool) -> bool:
     overlap, correlations = _agreement(one.detail, other.detail, transform)
     if overlap < MIN_OVERLAP or len(correlations) < MIN_WINDOWS:
         return False
-    return bool(np.median(correlations) >= MIN_CORRELATION)
+    correlation = float(np.median(correlations))
+    if correlation < MIN_CORRELATION or len(inliers) >= MANY_INLIERS:
+        return correlation >= MIN_CORRELATION
+    return correlation >= (1 + max(_repetition(one.detail), _repetition(other.detail))) / 2
 
 
 # --- verification ---------------------------------------------------------------------------------
@@ -232,6 +239,16 @@ def _agreement(one: np.ndarray, other: np.ndarray, transform: np.ndarray) -> tup
     variance_second = windows(second * second) / area - mean_second**2
     telling = (share > 0.5) & (np.minimum(variance_first, variance_second) > MIN_CONTRAST**2)
     return overlap, (covariance / np.sqrt(np.maximum(variance_first * variance_second, 1e-6)))[telling]
+
+
+def _repetition(detail: np.ndarray) -> float:
+    """The highest correlation of a `detail` with itself moved by more than `ELSEWHERE` and by half its size at most; not
+    negative, and about 1 where a pattern repeats."""
+    height, width = detail.shape
+    down, right = np.arange(height // 2 + 1)[:, None], np.arange(-(width // 2), width // 2 + 1)
+    spectrum = fft.rfft2(_smooth(detail), (2 * height, 2 * width))
+    covariance = fft.irfft2(np.abs(spectrum) ** 2)[down, right] / ((height - down) * (width - np.abs(right)))
+    return float(covariance[np.hypot(down, right) > ELSEWHERE].max(initial=0) / covariance[0, width // 2])
 
 
 def _smooth(detail: np.ndarray) -> np.ndarray:

@@ -39,6 +39,15 @@ def stamped(image: np.ndarray) -> np.ndarray:
     return image
 
 
+def perforated(image: np.ndarray) -> np.ndarray:
+    """With rows of holes, and little grain between them."""
+    plate = (128 + 0.3 * (image - 128.0)).astype(np.uint8)
+    for x in range(16, SIDE, 32):
+        for y in range(16, SIDE, 32):
+            cv2.circle(plate, (x, y), 8, (20, 20, 20), -1, cv2.LINE_AA)
+    return cv2.GaussianBlur(plate, (0, 0), 1.2)
+
+
 def exposed(image: np.ndarray, gain: float, gamma: float) -> np.ndarray:
     return np.clip(255 * gain * (image / 255) ** gamma, 0, 255).astype(np.uint8)
 
@@ -144,6 +153,14 @@ def test_parts_of_one_design_stay_apart() -> None:
     labels = groups_of(images)
     assert len(set(labels)) == 6
     assert labels[::2] == labels[1::2]
+
+
+def test_plates_with_the_same_rows_of_holes_stay_apart_and_their_views_do_not() -> None:
+    plates = [perforated(surface(seed)) for seed in range(6)]
+    moved = [turned(plates[0], 180, 1), turned(plates[1], 90, 1)]  # the rows of holes lie on those of all others
+    labels = groups_of([*plates, *moved, *(change(plates[2]) for change in VIEWS.values())])
+    assert len(set(labels[:6])) == 6
+    assert labels[6:] == [labels[0], labels[1], *[labels[2]] * len(VIEWS)]
 
 
 def test_empty_and_tiny_images_are_groups_of_their_own() -> None:
