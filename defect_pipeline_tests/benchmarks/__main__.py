@@ -27,6 +27,8 @@ Measured = Callable[[int], Row]  # of so many repeats
 ROWS: dict[str, Measured] = {
     "distances-300": lambda repeats: distances(300, repeats),
     "distances-3000": lambda repeats: distances(3000, repeats),
+    "clean-fid-300": lambda repeats: distances(300, repeats, "clean-fid"),
+    "clean-fid-3000": lambda repeats: distances(3000, repeats, "clean-fid"),
     "evaluation-500": lambda repeats: whole_evaluation(500, repeats),
     "features": lambda repeats: recognition.features(64, repeats),
     "segmentor": lambda repeats: recognition.segmentor(10, repeats),
@@ -83,7 +85,7 @@ def main() -> int:
 def _table(rows: Sequence[Row]) -> Table:
     known = ", ".join(f"{name} {value}" for name, value in machine.versions().items())
     table = Table(
-        "figure", "n", "ours", "theirs", "ratio", "a second, ours", "theirs", "of peak", "memory, ours", "theirs", "against",
+        "figure", "n", "ours", "theirs", "ratio", "a second, ours", "theirs", "of peak", "in products", "memory, ours", "theirs", "against",
         title=f"{known}; peak {machine.peak() / 1e9:.0f} GFLOP/s; medians (spread)",
     )  # fmt: skip
     for row in rows:
@@ -91,7 +93,7 @@ def _table(rows: Sequence[Row]) -> Table:
         table.add_row(
             row.name, str(row.n), _spread(row.ours), _spread(row.theirs), _shown(row.ratio, ".1f", "x"),
             *(_shown(row.throughput(times), ".3g", f" {row.unit}") for times in (row.ours, row.theirs)),
-            _shown(row.share(machine.peak()), ".0%"), *memory, row.against,
+            _shown(row.share(machine.peak()), ".0%"), _shown(row.products, ".0%"), *memory, row.against,
         )  # fmt: skip
     return table
 
@@ -114,7 +116,8 @@ def _write(rows: Sequence[Row], file: Path) -> None:
                 line[f"{whose} {name} s"] = of(times) if times else ""
             line[f"{whose} a second"] = row.throughput(times)
             line[f"{whose} memory"] = row.memory[k] if row.memory else ""
-        line |= {"ratio": row.ratio, "share of peak": row.share(machine.peak()), "against": row.against}
+        line |= {"ratio": row.ratio, "share of peak": row.share(machine.peak()), "share in products": row.products}
+        line |= {"against": row.against}
         line |= machine.versions() | {"peak FLOP/s": machine.peak()}
         lines.append({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in line.items()})
     with file.open("w", newline="") as out:

@@ -1,4 +1,7 @@
-"""Evaluation: FID and KID against torch-fidelity, features in hand; and all figures of a synthetic set, as a run takes them."""
+"""Evaluation: FID and KID against other libraries, features in hand; and all figures of a synthetic set, as a run takes them."""
+
+import importlib.util
+from collections.abc import Callable
 
 import numpy as np
 import torch
@@ -6,6 +9,7 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
 from defect_pipeline.evaluation.distances import compare, frechet_distance, kernel_distance
 from defect_pipeline.evaluation.faithfulness import twin_figures, twin_table
@@ -23,8 +27,10 @@ def features(n: int, seed: int) -> np.ndarray:
     return (rng.normal(size=(n, 256)) @ mixing + 0.1 * rng.normal(size=(n, DIMENSION))).astype(np.float32)
 
 
-def distances(n: int, repeats: int) -> Row:
+def distances(n: int, repeats: int, against: str = "torch-fidelity") -> Row:
     """FID and KID of n against n features, equal to 1e-3 of each other."""
+    if against == "clean-fid" and importlib.util.find_spec("cleanfid") is None:
+        raise PipelineError('It takes `clean-fid`: uv pip install -e ".[bench]"')
     a, b = features(n, 1), features(n, 2) + 0.05
     found: dict[str, tuple[float, float]] = {}
 
@@ -32,14 +38,31 @@ def distances(n: int, repeats: int) -> Row:
         found["ours"] = frechet_distance(a, b), kernel_distance(a, b)
 
     def theirs() -> None:
-        tensors = [torch.from_numpy(x).double() for x in (a, b)]
-        fid = fid_statistics_to_metric(*map(fid_features_to_statistics, tensors), verbose=False)
-        kid = kid_features_to_metric(*tensors, kid_subsets=1, kid_subset_size=n, verbose=False)
-        found["theirs"] = fid["frechet_inception_distance"], kid["kernel_inception_distance_mean"]
+        found["theirs"] = OTHERS[against](a, b)
 
     times = in_turn(ours, theirs, repeats)
     np.testing.assert_allclose(found["ours"], found["theirs"], rtol=1e-3)
-    return Row("FID and KID, features in hand", n, *times, "torch-fidelity, KID of one subset of all")
+    return Row("FID and KID, features in hand", n, *times, f"{against}, KID of one subset of all")
+
+
+def _torch_fidelity(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    tensors = [torch.from_numpy(x).double() for x in (a, b)]
+    fid = fid_statistics_to_metric(*map(fid_features_to_statistics, tensors), verbose=False)
+    kid = kid_features_to_metric(*tensors, kid_subsets=1, kid_subset_size=len(a), verbose=False)
+    return fid["frechet_inception_distance"], kid["kernel_inception_distance_mean"]
+
+
+def _clean_fid(a: np.ndarray, b: np.ndarray) -> tuple[float, float]:
+    from cleanfid import fid
+
+    moments = [moment for x in (a, b) for moment in (x.mean(axis=0), np.cov(x, rowvar=False))]
+    return fid.frechet_distance(*moments), fid.kernel_distance(a, b, num_subsets=1, max_subset_size=len(a))
+
+
+OTHERS: dict[str, Callable[[np.ndarray, np.ndarray], tuple[float, float]]] = {
+    "torch-fidelity": _torch_fidelity,
+    "clean-fid": _clean_fid,
+}
 
 
 def whole_evaluation(n: int, repeats: int, *, real: int = 60, size: int = 128) -> Row:

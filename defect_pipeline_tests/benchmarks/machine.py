@@ -7,11 +7,13 @@ from collections.abc import Callable
 
 import diffusers
 import torch
+from torch.profiler import ProfilerActivity, profile
 from torch.utils.flop_counter import FlopCounterMode
 
 from defect_pipeline_tests.benchmarks.timing import seconds
 
 SIDE, TRIES = 2048, 8
+PRODUCTS = "mm", "convolution", "attention"  # in the names of PyTorch's operations
 
 
 @functools.cache
@@ -26,6 +28,15 @@ def flops(call: Callable[[], object]) -> int:
     with FlopCounterMode(display=False) as counter:
         call()
     return counter.get_total_flops()
+
+
+def in_products(call: Callable[[], object]) -> float:
+    """The share of a call's time on the processor that products, convolutions and attention take, forwards and backwards:
+    what remains were all else free."""
+    with profile(activities=[ProfilerActivity.CPU]) as seen:
+        elapsed = seconds(call)
+    operations = seen.key_averages()
+    return sum(o.self_cpu_time_total for o in operations if any(name in o.key for name in PRODUCTS)) / 1e6 / elapsed
 
 
 def versions() -> dict[str, str | int]:

@@ -15,7 +15,7 @@ from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.evaluation.distances import kernel_distance_ci
 from defect_pipeline.evaluation.features import load_extractor
 from defect_pipeline.profiles import EMBEDDED
-from defect_pipeline_tests.benchmarks.machine import flops
+from defect_pipeline_tests.benchmarks.machine import flops, in_products
 from defect_pipeline_tests.benchmarks.timing import Row, in_turn
 
 SIZE, GUIDANCE, PROMPT, DEFAULT_STEPS = 128, 7.5, "a photo of a component", 50
@@ -43,7 +43,7 @@ def drivers_by_default(n: int, repeats: int) -> Row:
     ]
     name = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
     against = f"pipeline, 50 steps, one by one; KID of {JUDGED}: ours {kids[0]}, theirs {kids[1]}"
-    return Row(name, n, *times, against, "images", flops(ours))
+    return Row(name, n, *times, against, "images", flops(ours), in_products(ours))
 
 
 def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
@@ -63,7 +63,7 @@ def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
     assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
     name = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
     against = f"pipeline, same batch, solver, steps{', compiled' if compiled else ''}"
-    return Row(name, n, *in_turn(ours, theirs, repeats), against, "images", flops(ours))
+    return Row(name, n, *in_turn(ours, theirs, repeats), against, "images", flops(ours), in_products(ours))
 
 
 def images_by_default(n: int, repeats: int) -> Row:
@@ -85,7 +85,8 @@ def images_by_default(n: int, repeats: int) -> Row:
         return np.concatenate([_asked(pipe, source[None], strength=strength) for source in sources])
 
     name = f"images from images, s = {strength}, {SIZE} px"
-    return Row(name, n, *in_turn(ours, theirs, repeats), "pipeline, 50 steps, one by one", "images", flops(ours))
+    times = in_turn(ours, theirs, repeats)
+    return Row(name, n, *times, "pipeline, 50 steps, one by one", "images", flops(ours), in_products(ours))
 
 
 def _generator() -> tuple[Backbone, ControlNetModel]:

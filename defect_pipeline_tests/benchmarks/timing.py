@@ -1,5 +1,6 @@
 """Times of two ways to the same result, taken in turn on one machine."""
 
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ class Row:
     against: str  # what `theirs` is, or what is asked of `ours`
     unit: str = ""  # what n counts, where so many a second says something
     flops: float | None = None  # floating-point operations of `ours`, of all n together
+    products: float = math.nan  # share of `ours` that products take, convolutions and attention among them
     memory: tuple[int, int] | None = None  # bytes, the most that the processes of `ours` and `theirs` held
 
     @property

@@ -24,6 +24,7 @@ from defect_pipeline_tests.benchmarks.processes import Watched, watch
 from defect_pipeline_tests.benchmarks.timing import Row
 
 SIZE, IMAGES, STEPS, FIRST = 128, 32, 45, 5  # px; images of the component, and of its class; steps, and those not timed
+PROFILED = 6  # steps
 ERRORS = 4  # standard errors that two means of the same loss may differ by
 MODULE = "defect_pipeline_tests.benchmarks."
 SCRIPTS = {
@@ -51,6 +52,9 @@ def training(kind: str, official: Path, repeats: int) -> Row:
         for _ in range(repeats):
             for kept, command in zip(runs, (ours, theirs), strict=True):
                 kept.append(watch(command, steps=STEPS, first=FIRST, environment=environment))
+        steps = learning.KINDS[kind](folder, PROFILED)
+        next(steps)
+        products = machine.in_products(lambda: list(steps))
         one, two = (machine.flops(lambda n=n: list(learning.KINDS[kind](folder, n))) for n in (1, 2))
     losses = _agreement(*(np.concatenate([run.losses for run in kept]) for kept in runs))
     return Row(
@@ -60,6 +64,7 @@ def training(kind: str, official: Path, repeats: int) -> Row:
         f"{script.name}; {losses}",
         unit="images",
         flops=(two - one) * (STEPS - FIRST),
+        products=products,
         memory=(max(run.memory for run in runs[0]), max(run.memory for run in runs[1])),
     )
 
