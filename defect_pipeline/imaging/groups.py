@@ -195,8 +195,10 @@ def same_part(one: Description, other: Description, flipped: bool) -> bool:
     if overlap < MIN_OVERLAP or len(correlations) < MIN_WINDOWS:
         return False
     correlation = float(np.median(correlations))
-    if correlation < MIN_CORRELATION or len(inliers) >= MANY_INLIERS:
-        return correlation >= MIN_CORRELATION
+    if correlation < MIN_CORRELATION:
+        return False
+    if len(inliers) >= MANY_INLIERS:
+        return True
     return correlation >= (1 + max(_repetition(one.detail), _repetition(other.detail))) / 2
 
 
