@@ -5,6 +5,7 @@ Share of peak: floating-point operations of ours a second, against those of a pr
 
 import argparse
 import csv
+import importlib.util
 import math
 import sys
 from collections.abc import Callable, Sequence
@@ -27,8 +28,6 @@ Measured = Callable[[int], Row]  # of so many repeats
 ROWS: dict[str, Measured] = {
     "distances-300": lambda repeats: distances(300, repeats),
     "distances-3000": lambda repeats: distances(3000, repeats),
-    "clean-fid-300": lambda repeats: distances(300, repeats, "clean-fid"),
-    "clean-fid-3000": lambda repeats: distances(3000, repeats, "clean-fid"),
     "evaluation-500": lambda repeats: whole_evaluation(500, repeats),
     "features": lambda repeats: recognition.features(64, repeats),
     "segmentor": lambda repeats: recognition.segmentor(10, repeats),
@@ -45,12 +44,13 @@ ROWS: dict[str, Measured] = {
     "definitions": lambda repeats: starting("loading the definitions", "import defect_pipeline.definitions", repeats),
 }
 HOURS = ("preparing-100000",)
+CLEAN_FID = {f"clean-fid-{n}": partial(distances, n, against="clean-fid") for n in (300, 3000)}
 TRAININGS = {f"train-{kind}": kind for kind in SCRIPTS}
 
 
 def main() -> int:
     """The exit status: 1 where a row could not be measured, or its two ways came to different results."""
-    names = [*ROWS, *TRAININGS]
+    names = [*ROWS, *CLEAN_FID, *TRAININGS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "rows", nargs="*", metavar="ROW", help=f"of {', '.join(names)}; by default all but {', '.join(HOURS)}"
@@ -64,11 +64,17 @@ def main() -> int:
     if unknown := set(options.rows) - set(names):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; choose of {', '.join(names)}")
     rows = dict(ROWS)
+    if importlib.util.find_spec("cleanfid"):
+        rows |= CLEAN_FID
     if options.official:
         rows |= {name: partial(training, kind, options.official) for name, kind in TRAININGS.items()}
     wanted = options.rows or [name for name in names if name not in HOURS]
     if skipped := [name for name in wanted if name not in rows]:
-        print(f"Skipped: {', '.join(skipped)}. They need --official DIR, a checkout of diffusers.", file=sys.stderr)
+        print(
+            f'Skipped: {", ".join(skipped)}. They need uv pip install -e ".[bench]", and training --official DIR, a checkout '
+            "of diffusers.",
+            file=sys.stderr,
+        )
     measured, failed = [], False
     for name in [name for name in wanted if name in rows]:
         try:

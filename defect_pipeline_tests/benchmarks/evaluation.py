@@ -1,6 +1,5 @@
 """Evaluation: FID and KID against other libraries, features in hand; and all figures of a synthetic set, as a run takes them."""
 
-import importlib.util
 from collections.abc import Callable
 
 import numpy as np
@@ -9,7 +8,6 @@ from torch_fidelity.metric_fid import fid_features_to_statistics, fid_statistics
 from torch_fidelity.metric_kid import kid_features_to_metric
 
 from defect_pipeline.diffusion.world import draw_surfaces
-from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.copying import calibrate, fingerprints, nearest
 from defect_pipeline.evaluation.distances import compare, frechet_distance, kernel_distance
 from defect_pipeline.evaluation.faithfulness import twin_figures, twin_table
@@ -29,8 +27,6 @@ def features(n: int, seed: int) -> np.ndarray:
 
 def distances(n: int, repeats: int, against: str = "torch-fidelity") -> Row:
     """FID and KID of n against n features, equal to 1e-3 of each other."""
-    if against == "clean-fid" and importlib.util.find_spec("cleanfid") is None:
-        raise PipelineError('It takes `clean-fid`: uv pip install -e ".[bench]"')
     a, b = features(n, 1), features(n, 2) + 0.05
     found: dict[str, tuple[float, float]] = {}
 
