@@ -53,7 +53,7 @@ def test_damage_is_noticed_and_mended(tmp_path: Path, calls: list[str]) -> None:
     whole = file.read_bytes()
     middle = len(whole) // 2
     flipped = whole[:middle] + bytes([whole[middle] ^ 1]) + whole[middle + 1 :]
-    for number, content in enumerate((b"", b"no zip", whole[:-1], whole[:middle], flipped, bytes(len(whole))), start=2):
+    for number, content in enumerate((b"", b"none", whole[:-1], whole[:middle], flipped, bytes(len(whole))), start=2):
         file.write_bytes(content)
         _check(described(tmp_path, "aa", lambda: IMAGE))
         assert len(calls) == number and list(tmp_path.iterdir()) == [file]
@@ -69,7 +69,7 @@ def test_another_edition_describes_anew_and_goes(
     described(tmp_path, "bb", lambda: IMAGE)
     assert len(calls) == 3
     forget_others(tmp_path, {"aa"})
-    assert [path.name for path in tmp_path.iterdir()] == ["aa-2.npz"]
+    assert [path.name for path in tmp_path.iterdir()] == ["aa-2.description"]
 
 
 def test_a_failed_write_leaves_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
