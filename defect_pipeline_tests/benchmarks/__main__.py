@@ -35,6 +35,8 @@ ROWS: dict[str, Measured] = {
     "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
     "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
     "images-default": lambda repeats: synthesis.images_by_default(8, repeats),
+    "images-alike": lambda repeats: synthesis.images_alike(20, repeats),
+    "images-compiled": lambda repeats: synthesis.images_alike(20, repeats, compiled=True),
     **{f"preparing-{n}": partial(preparing, n) for n in (1000, 10_000, 100_000)},
     "orchestration": orchestration.whole_run,
     "nothing-stale": orchestration.run_again,

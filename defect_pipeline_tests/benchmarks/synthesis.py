@@ -2,10 +2,16 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import torch
-from diffusers import ControlNetModel, StableDiffusionControlNetPipeline, StableDiffusionImg2ImgPipeline
+from diffusers import (
+    ControlNetModel,
+    DPMSolverMultistepScheduler,
+    StableDiffusionControlNetPipeline,
+    StableDiffusionImg2ImgPipeline,
+)
 from diffusers.utils import logging
 from torch import Tensor
 
@@ -20,7 +26,9 @@ from defect_pipeline_tests.benchmarks.timing import Row, in_turn
 
 SIZE, GUIDANCE, PROMPT, DEFAULT_STEPS = 128, 7.5, "a photo of a component", 50
 JUDGED = 64  # images for a KID
-DIRECTORY = Path(EMBEDDED.backbone)
+DIRECTORY, STRENGTH = Path(EMBEDDED.backbone), EMBEDDED.stablesdg.strength
+FROM_DRIVERS = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
+FROM_IMAGES = f"images from images, s = {STRENGTH}, {EMBEDDED.stablesdg.solver_steps} steps, {SIZE} px"
 Paint = Callable[[], np.ndarray]  # (n, SIZE, SIZE, 3), grey levels
 
 
@@ -41,9 +49,8 @@ def drivers_by_default(n: int, repeats: int) -> Row:
         _kid(images, real.images)
         for images in (_ours(backbone, hypernetwork, **asked)(), _asked(pipe, asked["drivers"], asked["prompts"]))
     ]
-    name = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
     against = f"pipeline, 50 steps, one by one; KID of {JUDGED}: ours {kids[0]}, theirs {kids[1]}"
-    return Row(name, n, *times, against, "images", flops(ours), in_products(ours))
+    return Row(FROM_DRIVERS, n, *times, against, "images", flops(ours), in_products(ours))
 
 
 def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
@@ -53,7 +60,7 @@ def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
     pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
     if compiled:
         pipe.unet, pipe.controlnet = torch.compile(pipe.unet), torch.compile(pipe.controlnet)
-    pipe.scheduler = type(pipe.scheduler).from_config(pipe.scheduler.config, timestep_spacing="trailing")
+    pipe.scheduler = _trailing(pipe.scheduler)
     noise = initial_noise(range(n), (backbone.unet.config.in_channels, *[SIZE // backbone.factor] * 2), backbone.device)
 
     def theirs() -> np.ndarray:
@@ -61,14 +68,45 @@ def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
 
     ours = _ours(backbone, hypernetwork, drivers)
     assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
-    name = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
-    against = f"pipeline, same batch, solver, steps{', compiled' if compiled else ''}"
-    return Row(name, n, *in_turn(ours, theirs, repeats), against, "images", flops(ours), in_products(ours))
+    times = in_turn(ours, theirs, repeats)
+    return Row(FROM_DRIVERS, n, *times, _alike(compiled), "images", flops(ours), in_products(ours))
 
 
 def images_by_default(n: int, repeats: int) -> Row:
     """Against the image-to-image pipeline, one image a call, 50 steps of which the strength's share is taken."""
-    backbone, strength = load_backbone(DIRECTORY), EMBEDDED.stablesdg.strength
+    pipe, sources, ours = _from_images(n)
+
+    def theirs() -> np.ndarray:
+        return np.concatenate([_asked(pipe, source[None], strength=STRENGTH) for source in sources])
+
+    times = in_turn(ours, theirs, repeats)
+    return Row(FROM_IMAGES, n, *times, "pipeline, 50 steps, one by one", "images", flops(ours), in_products(ours))
+
+
+def images_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
+    """Against the same pipeline in one batch, with our solver, steps and noise, its U-Net ``compiled`` or not: the images must
+    be the same. The compiling is not timed."""
+    pipe, sources, ours = _from_images(n)
+    if compiled:
+        pipe.unet = torch.compile(pipe.unet)
+    pipe.scheduler = _trailing(pipe.scheduler)
+    encode = pipe.vae.encode
+    pipe.vae.encode = lambda x: SimpleNamespace(latents=encode(x).latent_dist.mode())  # ours draws none either
+    steps = round(EMBEDDED.stablesdg.solver_steps / STRENGTH)  # the pipeline takes the strength's share of them
+    timesteps = torch.linspace(pipe.scheduler.config.num_train_timesteps, 0, steps + 1)[:-1].round().long() - 1
+
+    def theirs() -> np.ndarray:
+        noise = [torch.Generator().manual_seed(seed) for seed in range(n)]
+        return _asked(pipe, sources, timesteps=timesteps.tolist(), strength=STRENGTH, generator=noise)
+
+    assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
+    times = in_turn(ours, theirs, repeats)
+    return Row(FROM_IMAGES, n, *times, _alike(compiled), "images", flops(ours), in_products(ours))
+
+
+def _from_images(n: int) -> tuple[StableDiffusionImg2ImgPipeline, Tensor, Paint]:
+    """The pipeline, n images to begin with, (n, 3, SIZE, SIZE) in [0, 1], and our way to paint on them."""
+    backbone = load_backbone(DIRECTORY)
     pipe = StableDiffusionImg2ImgPipeline(**load_pipeline(DIRECTORY).components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     sources = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0)).images
@@ -77,16 +115,19 @@ def images_by_default(n: int, repeats: int) -> Row:
     def ours() -> np.ndarray:
         z = sample_images(
             backbone, [PROMPT] * n, range(n), SIZE, steps=EMBEDDED.stablesdg.solver_steps, guidance=GUIDANCE,
-            batch=EMBEDDED.synthesis.batch, sources=latents, strength=strength,
+            batch=EMBEDDED.synthesis.batch, sources=latents, strength=STRENGTH,
         )  # fmt: skip
-        return backbone.decode(z).numpy()
+        return backbone.decode(z).numpy().astype(np.float32)
 
-    def theirs() -> np.ndarray:
-        return np.concatenate([_asked(pipe, source[None], strength=strength) for source in sources])
+    return pipe, sources, ours
 
-    name = f"images from images, s = {strength}, {SIZE} px"
-    times = in_turn(ours, theirs, repeats)
-    return Row(name, n, *times, "pipeline, 50 steps, one by one", "images", flops(ours), in_products(ours))
+
+def _trailing(scheduler: DPMSolverMultistepScheduler) -> DPMSolverMultistepScheduler:
+    return DPMSolverMultistepScheduler.from_config(scheduler.config, timestep_spacing="trailing")
+
+
+def _alike(compiled: bool) -> str:
+    return f"pipeline, same batch, solver, steps{', compiled' if compiled else ''}"
 
 
 def _generator() -> tuple[Backbone, ControlNetModel]:
