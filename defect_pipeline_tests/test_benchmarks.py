@@ -1,11 +1,15 @@
-"""What the benchmarks read from a training that runs as a process of its own."""
+"""What the benchmarks read from a training that runs as a process of its own, and where they say its time goes."""
 
 import sys
+import time
 from functools import partial
 
 import pytest
+import torch
+from torch import nn
 
 from defect_pipeline.errors import PipelineError
+from defect_pipeline_tests.benchmarks.machine import in_products
 from defect_pipeline_tests.benchmarks.processes import apart, watch
 
 BAR = """
@@ -38,3 +42,11 @@ def test_a_call_apart_is_told_its_time_and_the_memory_that_it_held():
     assert 0 < took < 60
     if sys.platform == "linux":
         assert 300 * 2**20 < held < 2**32
+
+
+def test_products_and_convolutions_take_their_share_of_the_time_and_the_rest_does_not() -> None:
+    layer, images, matrix = nn.Conv2d(16, 16, 3), torch.rand(4, 16, 64, 64), torch.rand(512, 512)
+    learning, product = (lambda: layer(images).sum().backward()), (lambda: matrix @ matrix)
+    for call in (learning, product):
+        assert 0.2 < in_products(lambda call=call: [call() for _ in range(20)]) <= 1
+    assert in_products(lambda: (matrix.exp(), time.sleep(0.1))) < 0.01
