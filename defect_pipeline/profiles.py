@@ -257,6 +257,7 @@ class Profile:
     extractor_weights: str = ""  # directory of the "inception" weights file
     device: str = "cpu"
     precision: str = "float32"  # of the generator's arithmetic; "bfloat16" on a GPU, with float32 master weights
+    compiled: bool = False  # the generator, by `torch.compile`: minutes at first, then faster; needs a C++ compiler
     splits: Splits = Splits()
     pool: Pool = Pool()
     masks: Masks = Masks()

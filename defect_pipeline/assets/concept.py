@@ -98,8 +98,9 @@ def prior_prompt(build: Build) -> str:
 
 def load_untouched(build: Build) -> Backbone:
     """The profile's backbone as it is."""
+    settings = build.settings
     return diffusion.backbone.load_backbone(
-        Path(build.settings.backbone), build.settings.device, build.settings.precision
+        Path(settings.backbone), settings.device, settings.precision, compiled=settings.compiled
     )
 
 

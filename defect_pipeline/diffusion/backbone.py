@@ -45,6 +45,7 @@ class Backbone:
     vae: AutoencoderKL | LinearPatchAutoencoder
     scheduler: SchedulerMixin
     precision: torch.dtype = torch.float32  # of the arithmetic under `autocast`; weights stay as they were loaded
+    compiled: bool = False  # U-Net and hypernetworks, each shape that they are called with by itself
 
     def autocast(self) -> torch.autocast:
         """The context in which U-Net and hypernetwork are called."""
@@ -105,16 +106,22 @@ class Backbone:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             hypernetwork = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
-        return hypernetwork.to(self.device, memory_format=torch.channels_last)
+        return self._placed(hypernetwork)
 
     def load_hypernetwork(self, directory: Path) -> ControlNetModel:
         """A saved hypernetwork, frozen, in float32 on the backbone's device."""
-        hypernetwork = _load(ControlNetModel, directory).requires_grad_(False).eval()
-        return hypernetwork.to(self.device, memory_format=torch.channels_last)
+        return self._placed(_load(ControlNetModel, directory).requires_grad_(False).eval())
+
+    def _placed(self, hypernetwork: ControlNetModel) -> ControlNetModel:
+        return _ready(hypernetwork, self.device, self.compiled)
 
 
-def load_backbone(directory: Path, device: str = "cpu", precision: str = "float32") -> Backbone:
+def load_backbone(
+    directory: Path, device: str = "cpu", precision: str = "float32", *, compiled: bool = False
+) -> Backbone:
     """Load a backbone from a local directory: float32 master weights, arithmetic in the torch dtype ``precision``.
+
+    ``compiled``, U-Net and hypernetworks go through `torch.compile` when they are first called with a shape.
 
     Raises PipelineError naming the missing part. Only safetensors are read, and no hub is asked.
     """
@@ -129,10 +136,11 @@ def load_backbone(directory: Path, device: str = "cpu", precision: str = "float3
         directory,
         CLIPTokenizer.from_pretrained(directory / "tokenizer", local_files_only=True),
         _load(CLIPTextModel, directory / "text_encoder").to(device),
-        load_unet(directory / "unet").to(device, memory_format=torch.channels_last),
+        _ready(load_unet(directory / "unet"), device, compiled),
         load_autoencoder(directory / "vae").to(device),
         DPMSolverMultistepScheduler.from_pretrained(directory / "scheduler", local_files_only=True),
         getattr(torch, precision),
+        compiled,
     )
     for module in (backbone.text_encoder, backbone.unet, backbone.vae):
         module.requires_grad_(False).eval()
@@ -164,6 +172,14 @@ def embed(tokenizer: CLIPTokenizer, text_encoder: nn.Module, prompts: list[str])
         prompts, padding="max_length", truncation=True, max_length=tokenizer.model_max_length, return_tensors="pt"
     ).input_ids
     return text_encoder(ids.to(text_encoder.device)).last_hidden_state
+
+
+def _ready(network: Model, device: torch.device | str, compiled: bool) -> Model:
+    """In the layout that convolutions are fastest in; in place, so that names of weights and adapters stay as they are."""
+    network = network.to(device, memory_format=torch.channels_last)
+    if compiled:
+        network.compile(dynamic=False, isolate_recompiles=True)
+    return network
 
 
 def _load_named(directory: Path, ours: type[Model], theirs: type[Model]) -> Model:

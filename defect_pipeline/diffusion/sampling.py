@@ -1,6 +1,8 @@
 """One sampler: DPM-Solver++ 2M with batched classifier-free guidance, with or without a hypernetwork."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from functools import cache
 
 import numpy as np
 import torch
@@ -10,19 +12,40 @@ from torch import Generator, Tensor, nn
 from defect_pipeline.diffusion.backbone import Backbone
 
 Residuals = Callable[[Tensor, Tensor, Tensor], dict]
+AS_IT_IS = nn.Identity()
 
 
-def control_residuals(hypernetwork: ControlNetModel | nn.Module, condition: Tensor, scale: float = 1.0) -> Residuals:
-    """Binds drivers (n, 3, H, W) in [0, 1], H and W multiples of 8, to a hypernetwork, for loss and sampler."""
+def control_residuals(hypernetwork: ControlNetModel, condition: Tensor, scale: float = 1.0) -> Residuals:
+    """Binds drivers (n, 3, H, W) in [0, 1], H and W multiples of 8, to a hypernetwork, for loss and sampler.
+
+    They are embedded at the first call and not at each step of a sampling, nor for both sides of guidance: a pixel of a
+    driver costs more than one of the latents.
+    """
     if condition.shape[1] != 3 or condition.shape[2] % 8 or condition.shape[3] % 8:
         raise ValueError(f"a driver is (n, 3, H, W) with sides that are multiples of 8, not {tuple(condition.shape)}")
 
+    @cache
+    def embedded() -> Tensor:
+        return hypernetwork.controlnet_cond_embedding(condition)  # (n, D, h, w)
+
     def residuals(zt: Tensor, t: Tensor, text: Tensor) -> dict:
-        cond = condition.repeat(len(zt) // len(condition), 1, 1, 1)  # guidance doubles the batch
-        down, mid = hypernetwork(zt, t, text, controlnet_cond=cond, conditioning_scale=scale, return_dict=False)
+        cond = embedded().repeat(len(zt) // len(condition), 1, 1, 1)  # guidance doubles the batch
+        with _given_embedded(hypernetwork):
+            down, mid = hypernetwork(zt, t, text, controlnet_cond=cond, conditioning_scale=scale, return_dict=False)
         return {"down_block_additional_residuals": down, "mid_block_additional_residual": mid}
 
     return residuals
+
+
+@contextmanager
+def _given_embedded(hypernetwork: ControlNetModel) -> Iterator[None]:
+    """In the block, it takes what its embedding makes of drivers in their place."""
+    embedding = hypernetwork.controlnet_cond_embedding
+    hypernetwork.controlnet_cond_embedding = AS_IT_IS
+    try:
+        yield
+    finally:
+        hypernetwork.controlnet_cond_embedding = embedding
 
 
 def conditions(drivers: np.ndarray) -> Tensor:
@@ -117,22 +140,25 @@ def sample_images(
     known = {prompt: backbone.embed([prompt]) for prompt in dict.fromkeys(prompts)}
     parts = []
     for start in range(0, len(prompts), batch):
-        chosen = slice(start, start + batch)
+        chosen = list(range(start, min(start + batch, len(prompts))))
+        n = len(chosen)
+        if backbone.compiled:  # a batch of another size would be compiled anew
+            chosen += chosen[-1:] * (batch - n)
         scale = guidance[chosen] if isinstance(guidance, Tensor) else guidance
-        text = torch.cat([known[prompt] for prompt in prompts[chosen]])
+        text = torch.cat([known[prompt] for prompt in (prompts[k] for k in chosen)])
         residuals = None
         if hypernetwork is not None and drivers is not None:
             steering = drivers[chosen]
             if without is not None and _guided(scale):
                 steering = torch.cat([without[1][chosen], steering])
             residuals = control_residuals(hypernetwork, steering.to(backbone.device))
-        noise = initial_noise(seeds[chosen], shape, backbone.device)
+        noise = initial_noise([seeds[k] for k in chosen], shape, backbone.device)
         parts.append(
             sample(
                 backbone, text, unconditional, noise, steps=steps, guidance=scale, residuals=residuals,
                 source=None if sources is None else sources[chosen],
                 strength=strength[chosen] if isinstance(strength, Tensor) else strength,
-            )
+            )[:n]
         )  # fmt: skip
         on_batch(start, parts[-1])
     return torch.cat(parts)

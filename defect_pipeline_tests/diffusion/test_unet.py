@@ -32,6 +32,22 @@ def test_the_linear_denoiser_is_the_least_squares_fit_at_every_noise_level():
         assert ours < 1.02 * best and ours < 0.9 * v.square().mean()
 
 
+def test_an_image_is_filtered_as_by_one_factor_after_the_other():
+    denoiser = GaussianDenoiser(2)
+    denoiser.fit(smooth_latents(50, 0), NOISING.alphas_cumprod)
+    zt, t = torch.randn(3, 2, 16, 9, generator=torch.Generator().manual_seed(1)), torch.tensor([10, 500, 990])
+    a2 = NOISING.alphas_cumprod[t].view(-1, 1, 1, 1)
+    gain = (a2 * (1 - a2)).sqrt() / (a2 * denoiser.moments.view(1, -1, 1, 1) + 1 - a2)
+    by_factors = denoiser.synthesise(denoiser.analyse(F.pad(zt, (2,) * 4, mode="replicate")) * gain)
+    answer = denoiser(zt, t)
+    assert torch.allclose(answer, by_factors, atol=1e-5)
+    weights = denoiser.analyse.weight, denoiser.synthesise.weight
+    for ours, theirs in zip(
+        *(torch.autograd.grad(x.square().sum(), weights) for x in (answer, by_factors)), strict=True
+    ):
+        assert torch.allclose(ours, theirs, atol=1e-3, rtol=1e-3)
+
+
 def test_a_channel_that_is_always_zero_stays_finite_in_half_precision():
     latents = smooth_latents(50, 0)
     latents[:, 1] = 0  # the chroma of a grey component
