@@ -1,6 +1,7 @@
 """Pool × masks and annotated images → topological drivers (paper A §3.3)."""
 
 import os
+import shutil
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from defect_pipeline.imaging.crops import Crop, defect_crops
 from defect_pipeline.imaging.drivers import driver
 from defect_pipeline.imaging.io import read_image, read_mask
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
+from defect_pipeline.store import MissingArtifactError, digest_of
 
 TRAINING, SYNTHESIS = "training", "synthesis"
 
@@ -28,17 +30,22 @@ TRAINING, SYNTHESIS = "training", "synthesis"
     group="drivers",
     kinds={"opencv"},
     partitioned=True,
-    version="2",
+    version="3",
 )
 def topological_drivers(build: Build) -> None:
-    """What the generator is told: structure in dark grey, defects in class colour. For training and for synthesis."""
+    """What the generator is told: structure in dark grey, defects in class colour. For training and for synthesis.
+
+    Training crops of an image lie side by side in a strip, in others their drivers and their masks. The strips' name tells
+    what they were made from, so that those of images that were there before are taken over.
+    """
     dataset = build.dataset()
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
     (build.path / TRAINING).mkdir()
     (build.path / SYNTHESIS).mkdir()
     made = 0
+    save = partial(_save_training, build, _strips_of_before(build))
     with ThreadPoolExecutor(os.cpu_count()) as threads:  # OpenCV leaves Python's lock
-        for done, crops in enumerate(threads.map(partial(_save_training, build), range(len(train)), train), start=1):
+        for done, crops in enumerate(threads.map(save, range(len(train)), train), start=1):
             made += crops
             build.progress(done, len(train))
     if not made:
@@ -56,15 +63,50 @@ def topological_drivers(build: Build) -> None:
     build.picture("drivers", _sheet(build.path))
 
 
-def _save_training(build: Build, number: int, image_id: int) -> int:
-    """Writes the training crops of an image, its files numbered by the image and within it; how many there are."""
-    made = 0
-    for made, crop in enumerate(training_crops(build, [image_id], build.defect_class), start=1):
-        stem = build.path / TRAINING / f"{number:06d}-{made - 1:02d}"
-        save_png(stem.with_suffix(".image.png"), crop.image)
-        save_png(stem.with_suffix(".driver.png"), make_driver(build, crop.image, crop.masks))
-        save_png(stem.with_suffix(".mask.png"), crop.mask().astype(np.uint8) * 255)
-    return made
+def _save_training(build: Build, before: dict[str, Path], number: int, image_id: int) -> int:
+    """Writes the strips of an image, or copies those of ``before``; the number of its crops, without any there are none."""
+    dataset = build.dataset()
+    shapes = dataset.shapes(image_id)
+    origin = digest_of(
+        build.stage.version, build.settings.drivers, build.pipeline.seed, build.defect_class,
+        dataset.images.at[image_id, "sha256"], shapes, {name: build.colours()[name] for name, _ in shapes},
+    )  # fmt: skip
+    masks = build.path / TRAINING / f"{number:06d}-{origin}.mask.png"
+    if origin in before:
+        for name in ("image", "driver", "mask"):
+            shutil.copyfile(_strip(before[origin], name), _strip(masks, name))
+        return len(_crops(read_mask(masks)))
+    crops = list(training_crops(build, [image_id], build.defect_class))
+    if crops:
+        save_png(masks, np.hstack([crop.mask().astype(np.uint8) * 255 for crop in crops]))
+        save_png(_strip(masks, "image"), np.hstack([crop.image for crop in crops]))
+        drivers = [make_driver(build, crop.image, crop.masks) for crop in crops]
+        save_png(_strip(masks, "driver"), np.hstack(drivers))
+    return len(crops)
+
+
+def _strips_of_before(build: Build) -> dict[str, Path]:
+    """The masks' strips of the artifact that this one replaces, by what they were made from."""
+    try:
+        before = build.store.current(build.stage.name, build.partition)
+    except MissingArtifactError:
+        return {}
+    return {path.name.split(".")[0].split("-")[1]: path for path in _mask_strips(before.path)}
+
+
+def _mask_strips(directory: Path) -> list[Path]:
+    """Of a `topological_drivers` artifact, one for each train image."""
+    return sorted((directory / TRAINING).glob("*.mask.png"))
+
+
+def _strip(masks: Path, name: str) -> Path:
+    """The "image", "driver" or "mask" strip beside that of the masks."""
+    return masks.with_name(f"{masks.name.split('.')[0]}.{name}.png")
+
+
+def _crops(strip: np.ndarray) -> list[np.ndarray]:
+    """The squares (S, S, ...) of a strip (S, n S, ...)."""
+    return np.split(strip, strip.shape[1] // strip.shape[0], axis=1)
 
 
 def training_crops(build: Build, image_ids: Sequence[int], defect_class: str) -> Iterator[Crop]:
@@ -97,14 +139,13 @@ class TrainingCrops:
 
 def read_training(directories: dict[str, Path]) -> TrainingCrops:
     """The training crops of `topological_drivers` artifacts, by class."""
-    files = [(k, path) for k, d in directories.items() for path in sorted((d / TRAINING).glob("*.image.png"))]
-    stem = [(path.parent, path.name.split(".")[0]) for _, path in files]
-    return TrainingCrops(
-        np.stack([read_image(path) for _, path in files]),
-        np.stack([read_image(folder / f"{name}.driver.png") for folder, name in stem]),
-        np.stack([read_mask(folder / f"{name}.mask.png") for folder, name in stem]),
-        [k for k, _ in files],
+    strips = [(k, path) for k, directory in directories.items() for path in _mask_strips(directory)]
+    masks = [(k, mask) for k, path in strips for mask in _crops(read_mask(path))]
+    images, drivers = (
+        np.stack([crop for _, path in strips for crop in _crops(read_image(_strip(path, name)))])
+        for name in ("image", "driver")
     )
+    return TrainingCrops(images, drivers, np.stack([mask for _, mask in masks]), [k for k, _ in masks])
 
 
 def read_synthesis_drivers(directory: Path) -> np.ndarray:
@@ -112,18 +153,17 @@ def read_synthesis_drivers(directory: Path) -> np.ndarray:
     return np.stack([read_image(path) for path in sorted((directory / SYNTHESIS).glob("*.driver.png"))])
 
 
-def driver_files(directory: Path) -> list[Path]:
-    """Every driver of a `topological_drivers` artifact."""
-    return sorted(directory.glob("*/*.driver.png"))
+def read_drivers(directory: Path) -> Iterator[tuple[str, np.ndarray]]:
+    """Every driver of a `topological_drivers` artifact (S, S, 3) uint8, with the name of its file."""
+    for path in sorted(directory.glob("*/*.driver.png")):
+        yield from ((path.name, driver) for driver in _crops(read_image(path)))
 
 
 def _sheet(directory: Path) -> np.ndarray:
     """Six training crops above their drivers, and twelve synthesis drivers."""
-    images = sorted((directory / TRAINING).glob("*.image.png"))[
-        :: max(1, len(list((directory / TRAINING).glob("*.image.png"))) // 6)
-    ][:6]
-    drivers = [path.with_name(path.name.replace("image", "driver")) for path in images]
-    synthesis = sorted((directory / SYNTHESIS).glob("*.png"))[:12]
-    shown = [*images, *drivers, *synthesis]
+    strips = _mask_strips(directory)
+    shown = strips[:: max(1, len(strips) // 6)][:6]
+    images, drivers = ([_crops(read_image(_strip(path, name)))[0] for path in shown] for name in ("image", "driver"))
+    synthesis = list(read_synthesis_drivers(directory)[:12])
     captions = ["train image"] * len(images) + ["its driver"] * len(drivers) + ["synthesis"] * len(synthesis)
-    return contact_sheet([read_image(path) for path in shown], captions, columns=len(images))
+    return contact_sheet([*images, *drivers, *synthesis], captions, columns=len(images))

@@ -14,7 +14,7 @@ import dagster as dg
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.classes import read_confusion
 from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.drivers import driver_files
+from defect_pipeline.assets.drivers import read_drivers
 from defect_pipeline.assets.faithfulness import read_twins
 from defect_pipeline.assets.fid import Report, gate_problems
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
@@ -72,9 +72,8 @@ def _split_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partit
 
 def _driver_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):
     colours = class_colours(open_dataset(store.current("inspection_images")).categories)
-    files = driver_files(artifact.path)
-    found = [f"{path.name} {problem}" for path in files for problem in driver_problems(read_image(path), colours)]
-    return found, {"drivers": len(files)}
+    found = [(name, driver_problems(driver, colours)) for name, driver in read_drivers(artifact.path)]
+    return [f"{name} {problem}" for name, problems in found for problem in problems], {"drivers": len(found)}
 
 
 def _gate_problems(artifact: Artifact, store: Store, pipeline: Pipeline, partition: str | None):

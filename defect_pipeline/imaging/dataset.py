@@ -56,7 +56,11 @@ class Dataset:
     def masks(self, image_id: int) -> list[tuple[str, np.ndarray]]:
         """[(category, (H, W) bool)], one per instance; empty for a defect-free image."""
         height, width = self._size(image_id)
-        return [(category, decode(counts, height, width)) for category, counts in self._shapes.get(image_id, [])]
+        return [(category, decode(counts, height, width)) for category, counts in self.shapes(image_id)]
+
+    def shapes(self, image_id: int) -> list[tuple[str, str]]:
+        """[(category, compressed RLE)], one per instance: what `masks` decodes."""
+        return self._shapes.get(image_id, [])
 
     def class_mask(self, image_id: int, category: str) -> np.ndarray:
         """(H, W) bool: the union of that category's instances."""

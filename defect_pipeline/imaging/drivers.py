@@ -101,7 +101,9 @@ def driver_problems(driver: np.ndarray, colours: Mapping[str, tuple[int, int, in
         problems.append(f"has sides {driver.shape[1]} x {driver.shape[0]}, not multiples of {MULTIPLE}")
     red, green, blue = cv2.split(driver)
     grey = (red == green) & (green == blue)
-    in_colour = np.isin(_packed(driver), _packed(np.array(list(colours.values()), np.uint8).reshape(-1, 3)))
+    in_colour = np.zeros_like(grey)
+    for r, g, b in colours.values():
+        in_colour |= (red == r) & (green == g) & (blue == b)
     if too_bright := np.count_nonzero(grey & (red > BACKGROUND_MAX)):
         problems.append(f"has {too_bright} background pixels above {BACKGROUND_MAX} of 255")
     if foreign := np.count_nonzero(~grey & ~in_colour):
@@ -122,8 +124,3 @@ def _without(grey: np.ndarray, hidden: np.ndarray) -> np.ndarray:
     if wide.all():
         return np.zeros_like(grey)
     return cv2.inpaint(np.where(wide, 0, grey).astype(np.uint8), wide, 3, cv2.INPAINT_TELEA)
-
-
-def _packed(colours: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 to one int per colour."""
-    return colours.astype(np.int32) @ np.array([1 << 16, 1 << 8, 1], np.int32)

@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
@@ -13,12 +13,14 @@ import pytest
 import torch
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import stage
+from defect_pipeline.assets import drivers, stage
 from defect_pipeline.assets.stage import STAGES, Build, Stage, materialize, open_dataset
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import PLANS, stale
+from defect_pipeline.automation.jobs import PLANS, run_everything, stale
 from defect_pipeline.automation.regeneration import due, run_states
 from defect_pipeline.cli import main
+from defect_pipeline.definitions import definitions_for
+from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.store import Draft, Store
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.assets.test_chain import tiny, write_class, write_component
@@ -180,6 +182,36 @@ def test_a_class_that_joins_behind_redraws_no_other(site: Workplace) -> None:
         assert not stale(asset, "alpha", site.store, site.pipeline) and stale(asset, "gamma", site.store, site.pipeline)
     assert stale("concept_weights", None, site.store, site.pipeline)
     assert not stale("defect_free_pool", None, site.store, site.pipeline)
+
+
+@pytest.mark.parametrize("site", ["sadf"], indirect=True)
+def test_training_crops_of_images_that_stay_are_taken_over(
+    site: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    correct(site, "alpha", "train")
+    cropped: list[str] = []
+    crops = drivers.training_crops
+
+    def seen(build: Build, image_ids: Sequence[int], defect_class: str) -> Iterator[Crop]:
+        cropped.extend(build.dataset().images.loc[list(image_ids), "path"])
+        return crops(build, image_ids, defect_class)
+
+    monkeypatch.setattr(drivers, "training_crops", seen)
+    draw(site)
+    assert len(cropped) == 1 and cropped[0].startswith("alpha/")
+    fresh = replace(site, store_root=tmp_path / "fresh")
+    shutil.copytree(site.store_root / "inspection_images", fresh.store_root / "inspection_images")
+    fresh.open()
+    draw(fresh)
+    assert len(cropped) > 3
+    for k in classes(site):
+        assert files(fresh, "topological_drivers", k) == files(site, "topological_drivers", k)
+
+
+def draw(place: Workplace) -> None:
+    """A run as far as the drivers."""
+    with open_instance(place.store_root) as instance:
+        assert not run_everything(definitions_for(place), instance, place.store, place.pipeline, PLANS["sadf"][:2])
 
 
 @pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
