@@ -32,6 +32,7 @@ ROWS: dict[str, Measured] = {
     "features": lambda repeats: recognition.features(64, repeats),
     "segmentor": lambda repeats: recognition.segmentor(10, repeats),
     "drivers-default": lambda repeats: synthesis.drivers_by_default(8, repeats),
+    "drivers-default-16": lambda repeats: synthesis.drivers_by_default(8, repeats, steps=16),
     "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
     "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
     "images-default": lambda repeats: synthesis.images_by_default(8, repeats),

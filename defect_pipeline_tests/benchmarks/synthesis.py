@@ -1,6 +1,7 @@
 """Synthesis: images from drivers and from noised images, beside the diffusers pipelines with the same weights."""
 
 from collections.abc import Callable, Sequence
+from functools import cache
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -17,7 +18,7 @@ from torch import Tensor
 
 from defect_pipeline.diffusion.backbone import Backbone, load_backbone, load_pipeline
 from defect_pipeline.diffusion.sampling import initial_noise, sample_images
-from defect_pipeline.diffusion.world import draw_surfaces
+from defect_pipeline.diffusion.world import Surfaces, draw_surfaces
 from defect_pipeline.evaluation.distances import kernel_distance_ci
 from defect_pipeline.evaluation.features import load_extractor
 from defect_pipeline.profiles import EMBEDDED
@@ -27,13 +28,13 @@ from defect_pipeline_tests.benchmarks.timing import Row, in_turn
 SIZE, GUIDANCE, PROMPT, DEFAULT_STEPS = 128, 7.5, "a photo of a component", 50
 JUDGED = 64  # images for a KID
 DIRECTORY, STRENGTH = Path(EMBEDDED.backbone), EMBEDDED.stablesdg.strength
-FROM_DRIVERS = f"images from drivers, {EMBEDDED.synthesis.steps} steps, {SIZE} px"
+OUR_STEPS = EMBEDDED.synthesis.steps
 FROM_IMAGES = f"images from images, s = {STRENGTH}, {EMBEDDED.stablesdg.solver_steps} steps, {SIZE} px"
 Paint = Callable[[], np.ndarray]  # (n, SIZE, SIZE, 3), grey levels
 
 
-def drivers_by_default(n: int, repeats: int) -> Row:
-    """Against the ControlNet pipeline as its documentation calls it: one image a call, 50 steps. What the fewer steps cost
+def drivers_by_default(n: int, repeats: int, *, steps: int = OUR_STEPS) -> Row:
+    """Against the ControlNet pipeline as its documentation calls it: one image a call, 50 steps. What our fewer steps cost
     is told by the KID of both to surfaces as the backbone learned from, by their captions."""
     backbone, hypernetwork = _generator()
     pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
@@ -41,40 +42,43 @@ def drivers_by_default(n: int, repeats: int) -> Row:
     def theirs() -> np.ndarray:
         return np.concatenate([_asked(pipe, driver[None]) for driver in drivers])
 
-    ours = _ours(backbone, hypernetwork, drivers)
+    ours = _ours(backbone, hypernetwork, drivers, steps=steps)
     times = in_turn(ours, theirs, repeats)
-    described, real = (draw_surfaces(JUDGED, SIZE, torch.Generator().manual_seed(seed)) for seed in (1, 2))
-    asked = {"drivers": torch.zeros(JUDGED, 3, SIZE, SIZE), "prompts": described.captions}
-    kids = [
-        _kid(images, real.images)
-        for images in (_ours(backbone, hypernetwork, **asked)(), _asked(pipe, asked["drivers"], asked["prompts"]))
-    ]
-    against = f"pipeline, 50 steps, one by one; KID of {JUDGED}: ours {kids[0]}, theirs {kids[1]}"
-    return Row(FROM_DRIVERS, n, *times, against, "images", flops(ours), in_products(ours))
+    judged = _ours(backbone, hypernetwork, _plain(), _described().captions, steps=steps)
+    against = f"pipeline, 50 steps, one by one; KID of {JUDGED}: ours {_kid(judged())}, theirs {_kid_by_default()}"
+    return Row(_from_drivers(steps), n, *times, against, "images", flops(ours), in_products(ours))
+
+
+@cache
+def _kid_by_default() -> str:
+    """Of the ControlNet pipeline with its defaults, JUDGED images in one batch."""
+    return _kid(_asked(_controlled(*_generator()), _plain(), _described().captions))
 
 
 def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
-    """Against the same pipeline in one batch, with our solver, steps and noise, its networks ``compiled`` or not: the
-    images must be the same. The compiling is not timed."""
+    """Against the same pipeline in one batch, with our solver, steps and noise, the networks of both ``compiled`` or not:
+    the images must be the same. The compiling is not timed."""
     backbone, hypernetwork = _generator()
-    pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
+    pipe, drivers = _controlled(*_generator()), _drivers(n)
     if compiled:
         pipe.unet, pipe.controlnet = torch.compile(pipe.unet), torch.compile(pipe.controlnet)
     pipe.scheduler = _trailing(pipe.scheduler)
     noise = initial_noise(range(n), (backbone.unet.config.in_channels, *[SIZE // backbone.factor] * 2), backbone.device)
 
     def theirs() -> np.ndarray:
-        return _asked(pipe, drivers, num_inference_steps=EMBEDDED.synthesis.steps, latents=noise)
+        return _asked(pipe, drivers, num_inference_steps=OUR_STEPS, latents=noise)
 
-    ours = _ours(backbone, hypernetwork, drivers)
+    eager = _ours(backbone, hypernetwork, drivers)
+    ours = _ours(*_generator(compiled=True), drivers) if compiled else eager
     assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
     times = in_turn(ours, theirs, repeats)
-    return Row(FROM_DRIVERS, n, *times, _alike(compiled), "images", flops(ours), in_products(ours))
+    return Row(_from_drivers(OUR_STEPS), n, *times, _alike(compiled), "images", flops(eager), in_products(ours))
 
 
 def images_by_default(n: int, repeats: int) -> Row:
     """Against the image-to-image pipeline, one image a call, 50 steps of which the strength's share is taken."""
-    pipe, sources, ours = _from_images(n)
+    pipe, sources, latents = _from_images(n)
+    ours = _on_images(load_backbone(DIRECTORY), latents)
 
     def theirs() -> np.ndarray:
         return np.concatenate([_asked(pipe, source[None], strength=STRENGTH) for source in sources])
@@ -84,9 +88,11 @@ def images_by_default(n: int, repeats: int) -> Row:
 
 
 def images_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
-    """Against the same pipeline in one batch, with our solver, steps and noise, its U-Net ``compiled`` or not: the images must
-    be the same. The compiling is not timed."""
-    pipe, sources, ours = _from_images(n)
+    """Against the same pipeline in one batch, with our solver, steps and noise, the U-Nets of both ``compiled`` or not: the
+    images must be the same. The compiling is not timed."""
+    pipe, sources, latents = _from_images(n)
+    eager = _on_images(load_backbone(DIRECTORY), latents)
+    ours = _on_images(load_backbone(DIRECTORY, compiled=True), latents) if compiled else eager
     if compiled:
         pipe.unet = torch.compile(pipe.unet)
     pipe.scheduler = _trailing(pipe.scheduler)
@@ -101,25 +107,29 @@ def images_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
 
     assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
     times = in_turn(ours, theirs, repeats)
-    return Row(FROM_IMAGES, n, *times, _alike(compiled), "images", flops(ours), in_products(ours))
+    return Row(FROM_IMAGES, n, *times, _alike(compiled), "images", flops(eager), in_products(ours))
 
 
-def _from_images(n: int) -> tuple[StableDiffusionImg2ImgPipeline, Tensor, Paint]:
-    """The pipeline, n images to begin with, (n, 3, SIZE, SIZE) in [0, 1], and our way to paint on them."""
-    backbone = load_backbone(DIRECTORY)
+def _from_images(n: int) -> tuple[StableDiffusionImg2ImgPipeline, Tensor, Tensor]:
+    """The pipeline, and n images to begin with: (n, 3, SIZE, SIZE) in [0, 1], and as latents."""
     pipe = StableDiffusionImg2ImgPipeline(**load_pipeline(DIRECTORY).components, requires_safety_checker=False)
     pipe.set_progress_bar_config(disable=True)
     sources = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0)).images
-    latents = backbone.encode(sources * 2 - 1)
+    return pipe, sources, load_backbone(DIRECTORY).encode(sources * 2 - 1)
 
-    def ours() -> np.ndarray:
+
+def _on_images(backbone: Backbone, latents: Tensor) -> Paint:
+    """Our way to paint on images."""
+
+    def paint() -> np.ndarray:
+        n = len(latents)
         z = sample_images(
             backbone, [PROMPT] * n, range(n), SIZE, steps=EMBEDDED.stablesdg.solver_steps, guidance=GUIDANCE,
             batch=EMBEDDED.synthesis.batch, sources=latents, strength=STRENGTH,
         )  # fmt: skip
         return backbone.decode(z).numpy().astype(np.float32)
 
-    return pipe, sources, ours
+    return paint
 
 
 def _trailing(scheduler: DPMSolverMultistepScheduler) -> DPMSolverMultistepScheduler:
@@ -127,11 +137,15 @@ def _trailing(scheduler: DPMSolverMultistepScheduler) -> DPMSolverMultistepSched
 
 
 def _alike(compiled: bool) -> str:
-    return f"pipeline, same batch, solver, steps{', compiled' if compiled else ''}"
+    return f"pipeline, same batch, solver, steps{', both compiled' if compiled else ''}"
 
 
-def _generator() -> tuple[Backbone, ControlNetModel]:
-    backbone = load_backbone(DIRECTORY)
+def _from_drivers(steps: int) -> str:
+    return f"images from drivers, {steps} steps, {SIZE} px"
+
+
+def _generator(*, compiled: bool = False) -> tuple[Backbone, ControlNetModel]:
+    backbone = load_backbone(DIRECTORY, compiled=compiled)
     return backbone, backbone.new_hypernetwork("backbone")
 
 
@@ -151,13 +165,31 @@ def _drivers(n: int) -> Tensor:
     return masks[:, None].float() * torch.tensor([1.0, 0.2, 0.2]).view(1, 3, 1, 1)
 
 
+def _plain() -> Tensor:
+    """JUDGED drivers without structure and defects."""
+    return torch.zeros(JUDGED, 3, SIZE, SIZE)
+
+
+@cache
+def _described() -> Surfaces:
+    """Surfaces with captions to paint by."""
+    return draw_surfaces(JUDGED, SIZE, torch.Generator().manual_seed(1))
+
+
 def _ours(
-    backbone: Backbone, hypernetwork: ControlNetModel, drivers: Tensor, prompts: Sequence[str] | None = None
+    backbone: Backbone,
+    hypernetwork: ControlNetModel,
+    drivers: Tensor,
+    prompts: Sequence[str] | None = None,
+    *,
+    steps: int = OUR_STEPS,
 ) -> Paint:
+    """Our way to paint by drivers."""
+
     def paint() -> np.ndarray:
         n = len(drivers)
         z = sample_images(
-            backbone, prompts or [PROMPT] * n, range(n), SIZE, steps=EMBEDDED.synthesis.steps, guidance=GUIDANCE,
+            backbone, prompts or [PROMPT] * n, range(n), SIZE, steps=steps, guidance=GUIDANCE,
             batch=EMBEDDED.synthesis.batch, hypernetwork=hypernetwork, drivers=drivers,
         )  # fmt: skip
         return backbone.decode(z).numpy().astype(np.float32)
@@ -171,8 +203,9 @@ def _asked(pipe, images: Tensor, prompts: Sequence[str] | None = None, **options
     return pipe(prompts or [PROMPT] * len(images), image=images, **options).images * 255
 
 
-def _kid(images: np.ndarray, real: Tensor) -> str:
-    """With its 95 % interval."""
+def _kid(images: np.ndarray) -> str:
+    """To other surfaces than those described, with its 95 % interval."""
+    real = draw_surfaces(JUDGED, SIZE, torch.Generator().manual_seed(2)).images
     extractor = load_extractor("efficientnet-lite0")
     grey_levels = (np.clip(images, 0, 255), real.permute(0, 2, 3, 1).numpy() * 255)
     found, reference = (extractor.features(x.round().astype(np.uint8)) for x in grey_levels)
