@@ -8,16 +8,19 @@ import csv
 import importlib.util
 import math
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from statistics import median
+from tempfile import TemporaryDirectory
 
 from rich.console import Console
 from rich.table import Table
 
-from defect_pipeline.errors import PipelineError
+from defect_pipeline.profiles import EMBEDDED
 from defect_pipeline_tests.benchmarks import machine, orchestration, recognition, synthesis
+from defect_pipeline_tests.benchmarks.case import SD15, Case, write_random
 from defect_pipeline_tests.benchmarks.data import preparing
 from defect_pipeline_tests.benchmarks.evaluation import distances, whole_evaluation
 from defect_pipeline_tests.benchmarks.startup import starting
@@ -31,13 +34,6 @@ ROWS: dict[str, Measured] = {
     "evaluation-500": lambda repeats: whole_evaluation(500, repeats),
     "features": lambda repeats: recognition.features(64, repeats),
     "segmentor": lambda repeats: recognition.segmentor(10, repeats),
-    "drivers-default": lambda repeats: synthesis.drivers_by_default(8, repeats),
-    "drivers-default-16": lambda repeats: synthesis.drivers_by_default(8, repeats, steps=16),
-    "drivers-alike": lambda repeats: synthesis.drivers_alike(20, repeats),
-    "drivers-compiled": lambda repeats: synthesis.drivers_alike(20, repeats, compiled=True),
-    "images-default": lambda repeats: synthesis.images_by_default(8, repeats),
-    "images-alike": lambda repeats: synthesis.images_alike(20, repeats),
-    "images-compiled": lambda repeats: synthesis.images_alike(20, repeats, compiled=True),
     **{f"preparing-{n}": partial(preparing, n) for n in (1000, 10_000, 100_000)},
     "orchestration": orchestration.whole_run,
     "nothing-stale": orchestration.run_again,
@@ -46,6 +42,15 @@ ROWS: dict[str, Measured] = {
     ),
     "definitions": lambda repeats: starting("loading the definitions", "import defect_pipeline.definitions", repeats),
 }
+GENERATORS: dict[str, Callable[[Case, int], Row]] = {
+    "drivers-default": lambda case, repeats: synthesis.drivers_by_default(case, 8, repeats),
+    "drivers-default-16": lambda case, repeats: synthesis.drivers_by_default(case, 8, repeats, steps=16),
+    "drivers-alike": lambda case, repeats: synthesis.drivers_alike(case, 20, repeats),
+    "drivers-compiled": lambda case, repeats: synthesis.drivers_alike(case, 20, repeats, compiled=True),
+    "images-default": lambda case, repeats: synthesis.images_by_default(case, 8, repeats),
+    "images-alike": lambda case, repeats: synthesis.images_alike(case, 20, repeats),
+    "images-compiled": lambda case, repeats: synthesis.images_alike(case, 20, repeats, compiled=True),
+}
 HOURS = ("preparing-100000",)
 CLEAN_FID = {f"clean-fid-{n}": partial(distances, n, against="clean-fid") for n in (300, 3000)}
 TRAININGS = {f"train-{kind}": kind for kind in SCRIPTS}
@@ -53,7 +58,7 @@ TRAININGS = {f"train-{kind}": kind for kind in SCRIPTS}
 
 def main() -> int:
     """The exit status: 1 where a row could not be measured, or its two ways came to different results."""
-    names = [*ROWS, *CLEAN_FID, *TRAININGS]
+    names = [*ROWS, *GENERATORS, *CLEAN_FID, *TRAININGS]
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument(
         "rows", nargs="*", metavar="ROW", help=f"of {', '.join(names)}; by default all but {', '.join(HOURS)}"
@@ -62,15 +67,48 @@ def main() -> int:
     parser.add_argument(
         "--official", type=Path, metavar="DIR", help="checkout of diffusers, whose example scripts the train rows need"
     )
+    parser.add_argument(
+        "--backbone", default=EMBEDDED.backbone, metavar="DIR",
+        help=f"in diffusers layout, for the rows of generators; {SD15} for random weights in those shapes; by default the embedded one",
+    )  # fmt: skip
+    parser.add_argument(
+        "--size", type=int, default=Case.size, help="of the generators' images in px; by default %(default)s"
+    )
+    parser.add_argument("--device", default=Case.device, help="of the generators: cpu or cuda; by default %(default)s")
+    parser.add_argument(
+        "--precision", default=Case.precision, choices=("float32", "bfloat16", "float16"), help="of their arithmetic"
+    )
     parser.add_argument("--to", type=Path, metavar="FILE.csv", help="write the rows there too, with versions")
     options = parser.parse_args()
     if unknown := set(options.rows) - set(names):
         parser.error(f"there is no row {', '.join(sorted(unknown))}; choose of {', '.join(names)}")
-    rows = dict(ROWS)
+    with TemporaryDirectory() as folder:
+        backbone = Path(options.backbone)
+        if options.backbone == SD15:
+            write_random(backbone := Path(folder) / SD15)
+        case = Case(backbone, options.device, options.precision, options.size)
+        measured, failed = _measured(options, _rows(case, options.official), names, case)
+    versions = machine.versions(case.device)
+    Console(width=180).print(_table(measured, versions))
+    if options.to:
+        _write(measured, versions, options.to)
+    return int(failed)
+
+
+def _rows(case: Case, official: Path | None) -> dict[str, Measured]:
+    """Those that can be measured here."""
+    rows = ROWS | {name: partial(row, case) for name, row in GENERATORS.items()}
     if importlib.util.find_spec("cleanfid"):
         rows |= CLEAN_FID
-    if options.official:
-        rows |= {name: partial(training, kind, options.official) for name, kind in TRAININGS.items()}
+    if official:
+        rows |= {name: partial(training, case, kind, official) for name, kind in TRAININGS.items()}
+    return rows
+
+
+def _measured(
+    options: argparse.Namespace, rows: dict[str, Measured], names: list[str], case: Case
+) -> tuple[list[Row], bool]:
+    """The rows that are wanted, each with what the machine could do right after it, and whether one failed."""
     wanted = options.rows or [name for name in names if name not in HOURS]
     if skipped := [name for name in wanted if name not in rows]:
         print(
@@ -81,28 +119,27 @@ def main() -> int:
     measured, failed = [], False
     for name in [name for name in wanted if name in rows]:
         try:
-            measured.append(rows[name](options.repeats))
-        except (AssertionError, PipelineError) as error:
+            row = rows[name](options.repeats)
+        except Exception as error:  # the others, hours of them perhaps, are not lost by it
             failed = True
-            print(f"{name} failed: {error}", file=sys.stderr)
-    Console(width=180).print(_table(measured))
-    if options.to:
-        _write(measured, options.to)
-    return int(failed)
+            print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
+            continue
+        measured.append(replace(row, peak=machine.peak(case.device, case.precision)))
+        print(f"{name}: {_spread(row.ours)}, theirs {_spread(row.theirs)}; {row.against}", file=sys.stderr, flush=True)
+    return measured, failed
 
 
-def _table(rows: Sequence[Row]) -> Table:
-    known = ", ".join(f"{name} {value}" for name, value in machine.versions().items())
+def _table(rows: Sequence[Row], versions: Mapping[str, object]) -> Table:
     table = Table(
         "figure", "n", "ours", "theirs", "ratio", "a second, ours", "theirs", "of peak", "in products", "memory, ours", "theirs", "against",
-        title=f"{known}; peak {machine.peak() / 1e9:.0f} GFLOP/s; medians (spread)",
+        title=f"{', '.join(f'{name} {value}' for name, value in versions.items())}; medians (spread)",
     )  # fmt: skip
     for row in rows:
         memory = [f"{held / 2**30:.2f} GiB" if held else "-" for held in row.memory or (0, 0)]
         table.add_row(
             row.name, str(row.n), _spread(row.ours), _spread(row.theirs), _shown(row.ratio, ".1f", "x"),
             *(_shown(row.throughput(times), ".3g", f" {row.unit}") for times in (row.ours, row.theirs)),
-            _shown(row.share(machine.peak()), ".0%"), _shown(row.products, ".0%"), *memory, row.against,
+            _shown(row.share, ".0%"), _shown(row.products, ".0%"), *memory, row.against,
         )  # fmt: skip
     return table
 
@@ -115,7 +152,7 @@ def _shown(value: float, form: str, unit: str = "") -> str:
     return "-" if math.isnan(value) else f"{value:{form}}{unit}"
 
 
-def _write(rows: Sequence[Row], file: Path) -> None:
+def _write(rows: Sequence[Row], versions: Mapping[str, object], file: Path) -> None:
     """A line for each row: seconds, images or steps a second, bytes, shares and ratios as numbers; empty where there are none."""
     lines = []
     for row in rows:
@@ -125,9 +162,9 @@ def _write(rows: Sequence[Row], file: Path) -> None:
                 line[f"{whose} {name} s"] = of(times) if times else ""
             line[f"{whose} a second"] = row.throughput(times)
             line[f"{whose} memory"] = row.memory[k] if row.memory else ""
-        line |= {"ratio": row.ratio, "share of peak": row.share(machine.peak()), "share in products": row.products}
+        line |= {"ratio": row.ratio, "share of peak": row.share, "share in products": row.products}
         line |= {"against": row.against}
-        line |= machine.versions() | {"peak FLOP/s": machine.peak()}
+        line |= {**versions, "peak FLOP/s": row.peak}
         lines.append({k: "" if isinstance(v, float) and math.isnan(v) else v for k, v in line.items()})
     with file.open("w", newline="") as out:
         writer = csv.DictWriter(out, list(lines[0]) if lines else [])

@@ -1,5 +1,5 @@
 """Our four trainings, set to what the diffusers scripts do: whole images, no mask weight, no dropped text, a constant
-learning rate and no moving average. `python -m defect_pipeline_tests.benchmarks.learning KIND FOLDER STEPS`
+learning rate and no moving average. `python -m defect_pipeline_tests.benchmarks.learning KIND FOLDER STEPS DEVICE PRECISION`
 """
 
 import sys
@@ -22,9 +22,9 @@ INSTANCE, CLASS, LIKE, TOKEN_PROMPT = "an image of a sks", "an image of a compon
 Learning = Iterator[TrainingState]
 
 
-def concept(folder: Path, steps: int) -> Learning:
+def concept(backbone: Backbone, folder: Path, steps: int) -> Learning:
     """DreamBooth: half of a batch shows the class."""
-    backbone, examples = _read(folder)
+    examples = _read(backbone, folder)
     prior = backbone.encode_pixels(_images(folder / "prior"))
     loss_at = concept_loss(
         backbone, examples, prior, INSTANCE, CLASS,
@@ -33,31 +33,31 @@ def concept(folder: Path, steps: int) -> Learning:
     return _learn(list(backbone.unet.requires_grad_(True).train().parameters()), loss_at, steps)
 
 
-def hypernetwork(folder: Path, steps: int) -> Learning:
+def hypernetwork(backbone: Backbone, folder: Path, steps: int) -> Learning:
     """The ControlNet of the folder."""
-    backbone, examples = _read(folder)
-    network = backbone.load_hypernetwork(folder / "backbone" / "controlnet").requires_grad_(True).train()
+    examples = _read(backbone, folder)
+    network = backbone.load_hypernetwork(backbone.directory / "controlnet").requires_grad_(True).train()
     loss_at = hypernetwork_loss(backbone, network, examples, batch=BATCH, mask_weight=1, text_dropout=0)
     return _learn(list(network.parameters()), loss_at, steps)
 
 
-def token(folder: Path, steps: int) -> Learning:
+def token(backbone: Backbone, folder: Path, steps: int) -> Learning:
     """Textual inversion of one token."""
-    backbone, examples = _read(folder)
+    examples = _read(backbone, folder)
     with learnable_token(backbone, LIKE) as row:
         yield from _learn([row], prompted_loss(backbone, examples.latents, TOKEN_PROMPT, batch=BATCH), steps)
 
 
-def lora(folder: Path, steps: int) -> Learning:
+def lora(backbone: Backbone, folder: Path, steps: int) -> Learning:
     """Adapters of the U-Net; those of the text encoder, which the script has not, are there and do not learn."""
-    backbone, examples = _read(folder)
+    examples = _read(backbone, folder)
     adapters = add_lora(backbone, RANK, seed=0)
     backbone.text_encoder.requires_grad_(False)
     loss_at = prompted_loss(backbone, examples.latents, INSTANCE, batch=BATCH)
     return _learn([p for p in adapters if p.requires_grad], loss_at, steps)
 
 
-KINDS: dict[str, Callable[[Path, int], Learning]] = {
+KINDS: dict[str, Callable[[Backbone, Path, int], Learning]] = {
     learn.__name__: learn for learn in (concept, hypernetwork, token, lora)
 }
 
@@ -66,10 +66,9 @@ def _learn(parameters: list[nn.Parameter], loss_at: LossAt, steps: int) -> Learn
     return training_loop(parameters, loss_at, steps=steps, learning_rate=RATE, seed=0)
 
 
-def _read(folder: Path) -> tuple[Backbone, Examples]:
-    backbone = load_backbone(folder / "backbone")
+def _read(backbone: Backbone, folder: Path) -> Examples:
     images, drivers = (_images(folder / "train" / name) for name in ("images", "drivers"))
-    return backbone, Examples.of(backbone, images, drivers, drivers.any(-1), [INSTANCE] * len(images))
+    return Examples.of(backbone, images, drivers, drivers.any(-1), [INSTANCE] * len(images))
 
 
 def _images(folder: Path) -> np.ndarray:
@@ -80,5 +79,5 @@ def _images(folder: Path) -> np.ndarray:
 if __name__ == "__main__":
     kind, place, steps = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3])
     keep_freed_memory()  # as every stage of a run
-    for state in KINDS[kind](place, steps):
+    for state in KINDS[kind](load_backbone(place / "backbone", *sys.argv[4:]), place, steps):
         print(f"{state.step}/{steps} [loss={state.loss:.4g}]", flush=True)

@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from multiprocessing import get_context
 from pathlib import Path
 
+import torch
+
 from defect_pipeline.errors import PipelineError
 from defect_pipeline_tests.benchmarks.timing import seconds
 
@@ -20,14 +22,16 @@ ONCE = {"TQDM_MININTERVAL": "1e9"}  # the bar is printed when it is given the st
 @dataclass(frozen=True)
 class Watched:
     """The steps of a training after its first few: seconds of all of them, the loss of each; bytes, the most that the
-    process held up to the last step, start included (0 where the system does not tell)."""
+    process held of its device's memory up to the last step, start included (0 where the system does not tell)."""
 
     seconds: float
     losses: list[float]
     memory: int
 
 
-def watch(command: Sequence[str], *, steps: int, first: int, environment: Mapping[str, str]) -> Watched:
+def watch(
+    command: Sequence[str], *, steps: int, first: int, environment: Mapping[str, str], device: str = "cpu"
+) -> Watched:
     """Run a training of ``steps`` steps and time those after the ``first``; what it does after the last is cut short.
 
     Raises PipelineError with its last lines where it ends before.
@@ -38,7 +42,7 @@ def watch(command: Sequence[str], *, steps: int, first: int, environment: Mappin
     assert process.stdout is not None
     times: dict[int, float] = {}
     losses: dict[int, float] = {}
-    said, read, memory = "", 0, 0
+    said, read, memory, before = "", 0, 0, 0 if device == "cpu" else _in_use(device)
     with process:
         try:
             while steps not in losses:
@@ -49,11 +53,18 @@ def watch(command: Sequence[str], *, steps: int, first: int, environment: Mappin
                     step, read = int(found[1]), found.end()
                     times.setdefault(step, now)  # a bar at rest is printed again
                     losses[step] = float(found[2])
-                memory = max(memory, peak_memory(process.pid))
+                held = peak_memory(process.pid) if device == "cpu" else _in_use(device) - before
+                memory = max(memory, held)
         finally:
             process.kill()
     timed = range(first + 1, steps + 1)
     return Watched(times[steps] - times[first], [losses[step] for step in timed], memory)
+
+
+def _in_use(device: str) -> int:
+    """Bytes of an accelerator's memory, whoever holds them."""
+    free, total = torch.cuda.mem_get_info(device)
+    return total - free
 
 
 def peak_memory(pid: int) -> int:

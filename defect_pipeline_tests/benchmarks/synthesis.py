@@ -2,13 +2,14 @@
 
 from collections.abc import Callable, Sequence
 from functools import cache
-from pathlib import Path
 from types import SimpleNamespace
+from typing import TypeVar
 
 import numpy as np
 import torch
 from diffusers import (
     ControlNetModel,
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     StableDiffusionControlNetPipeline,
     StableDiffusionImg2ImgPipeline,
@@ -16,115 +17,131 @@ from diffusers import (
 from diffusers.utils import logging
 from torch import Tensor
 
-from defect_pipeline.diffusion.backbone import Backbone, load_backbone, load_pipeline
+from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import initial_noise, sample_images
 from defect_pipeline.diffusion.world import Surfaces, draw_surfaces
 from defect_pipeline.evaluation.distances import kernel_distance_ci
 from defect_pipeline.evaluation.features import load_extractor
 from defect_pipeline.profiles import EMBEDDED
+from defect_pipeline_tests.benchmarks.case import Case
 from defect_pipeline_tests.benchmarks.machine import flops, in_products
 from defect_pipeline_tests.benchmarks.timing import Row, in_turn
 
-SIZE, GUIDANCE, PROMPT, DEFAULT_STEPS = 128, 7.5, "a photo of a component", 50
+GUIDANCE, PROMPT, DEFAULT_STEPS = 7.5, "a photo of a component", 50
 JUDGED = 64  # images for a KID
-DIRECTORY, STRENGTH = Path(EMBEDDED.backbone), EMBEDDED.stablesdg.strength
-OUR_STEPS = EMBEDDED.synthesis.steps
-FROM_IMAGES = f"images from images, s = {STRENGTH}, {EMBEDDED.stablesdg.solver_steps} steps, {SIZE} px"
-Paint = Callable[[], np.ndarray]  # (n, SIZE, SIZE, 3), grey levels
+STRENGTH, OUR_STEPS, STEPS_INSIDE = (
+    EMBEDDED.stablesdg.strength,
+    EMBEDDED.synthesis.steps,
+    EMBEDDED.stablesdg.solver_steps,
+)
+ALIKE = {"float32": 0.5}  # grey levels, mean difference of images that are the same; more in lower precision:
+ROUNDED = 5.0
+Paint = Callable[[], np.ndarray]  # (n, H, W, 3), grey levels
+Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
 
 
-def drivers_by_default(n: int, repeats: int, *, steps: int = OUR_STEPS) -> Row:
+def drivers_by_default(case: Case, n: int, repeats: int, *, steps: int = OUR_STEPS) -> Row:
     """Against the ControlNet pipeline as its documentation calls it: one image a call, 50 steps. What our fewer steps cost
     is told by the KID of both to surfaces as the backbone learned from, by their captions."""
-    backbone, hypernetwork = _generator()
-    pipe, drivers = _controlled(backbone, hypernetwork), _drivers(n)
+    pipe, drivers = _controlled(case), _drivers(case, n)
 
     def theirs() -> np.ndarray:
         return np.concatenate([_asked(pipe, driver[None]) for driver in drivers])
 
-    ours = _ours(backbone, hypernetwork, drivers, steps=steps)
+    generator = case.generator()
+    ours = _by_drivers(generator, drivers, steps=steps)
     times = in_turn(ours, theirs, repeats)
-    judged = _ours(backbone, hypernetwork, _plain(), _described().captions, steps=steps)
-    against = f"pipeline, 50 steps, one by one; KID of {JUDGED}: ours {_kid(judged())}, theirs {_kid_by_default()}"
-    return Row(_from_drivers(steps), n, *times, against, "images", flops(ours), in_products(ours))
+    judged = _kid(case, _by_drivers(generator, _plain(case), _described(case).captions, steps=steps)())
+    against = f"pipeline, 50 steps, one by one; KID of {JUDGED}: ours {judged}, theirs {_kid_by_default(case)}"
+    return _row(case, _from_drivers(case, steps), n, times, against, ours)
 
 
 @cache
-def _kid_by_default() -> str:
+def _kid_by_default(case: Case) -> str:
     """Of the ControlNet pipeline with its defaults, JUDGED images in one batch."""
-    return _kid(_asked(_controlled(*_generator()), _plain(), _described().captions))
+    return _kid(case, _asked(_controlled(case), _plain(case), _described(case).captions))
 
 
-def drivers_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
+def drivers_alike(case: Case, n: int, repeats: int, *, compiled: bool = False) -> Row:
     """Against the same pipeline in one batch, with our solver, steps and noise, the networks of both ``compiled`` or not:
     the images must be the same. The compiling is not timed."""
-    backbone, hypernetwork = _generator()
-    pipe, drivers = _controlled(*_generator()), _drivers(n)
+    pipe, drivers = _controlled(case), _drivers(case, n)
     if compiled:
         pipe.unet, pipe.controlnet = torch.compile(pipe.unet), torch.compile(pipe.controlnet)
     pipe.scheduler = _trailing(pipe.scheduler)
-    noise = initial_noise(range(n), (backbone.unet.config.in_channels, *[SIZE // backbone.factor] * 2), backbone.device)
+    eager = _by_drivers(generator := case.generator(), drivers)
+    backbone = generator[0]
+    shape = (backbone.unet.config.in_channels, *[case.size // backbone.factor] * 2)
+    noise = initial_noise(range(n), shape, backbone.device).to(case.dtype)
 
     def theirs() -> np.ndarray:
         return _asked(pipe, drivers, num_inference_steps=OUR_STEPS, latents=noise)
 
-    eager = _ours(backbone, hypernetwork, drivers)
-    ours = _ours(*_generator(compiled=True), drivers) if compiled else eager
-    assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
+    ours = _by_drivers(case.generator(compiled=True), drivers) if compiled else eager
+    _check_alike(case, ours, theirs)
     times = in_turn(ours, theirs, repeats)
-    return Row(_from_drivers(OUR_STEPS), n, *times, _alike(compiled), "images", flops(eager), in_products(ours))
+    return _row(case, _from_drivers(case, OUR_STEPS), n, times, _alike(compiled), ours, eager)
 
 
-def images_by_default(n: int, repeats: int) -> Row:
+def images_by_default(case: Case, n: int, repeats: int) -> Row:
     """Against the image-to-image pipeline, one image a call, 50 steps of which the strength's share is taken."""
-    pipe, sources, latents = _from_images(n)
-    ours = _on_images(load_backbone(DIRECTORY), latents)
+    pipe, sources = _from_images(case), _drawn(case, n).images
+    ours = _on_images(case.backbone(), sources)
 
     def theirs() -> np.ndarray:
         return np.concatenate([_asked(pipe, source[None], strength=STRENGTH) for source in sources])
 
     times = in_turn(ours, theirs, repeats)
-    return Row(FROM_IMAGES, n, *times, "pipeline, 50 steps, one by one", "images", flops(ours), in_products(ours))
+    return _row(case, _on_images_of(case), n, times, "pipeline, 50 steps, one by one", ours)
 
 
-def images_alike(n: int, repeats: int, *, compiled: bool = False) -> Row:
+def images_alike(case: Case, n: int, repeats: int, *, compiled: bool = False) -> Row:
     """Against the same pipeline in one batch, with our solver, steps and noise, the U-Nets of both ``compiled`` or not: the
     images must be the same. The compiling is not timed."""
-    pipe, sources, latents = _from_images(n)
-    eager = _on_images(load_backbone(DIRECTORY), latents)
-    ours = _on_images(load_backbone(DIRECTORY, compiled=True), latents) if compiled else eager
+    pipe, sources = _from_images(case), _drawn(case, n).images
+    eager = _on_images(case.backbone(), sources)
+    ours = _on_images(case.backbone(compiled=True), sources) if compiled else eager
     if compiled:
         pipe.unet = torch.compile(pipe.unet)
     pipe.scheduler = _trailing(pipe.scheduler)
     encode = pipe.vae.encode
     pipe.vae.encode = lambda x: SimpleNamespace(latents=encode(x).latent_dist.mode())  # ours draws none either
-    steps = round(EMBEDDED.stablesdg.solver_steps / STRENGTH)  # the pipeline takes the strength's share of them
+    steps = round(STEPS_INSIDE / STRENGTH)  # the pipeline takes the strength's share of them
     timesteps = torch.linspace(pipe.scheduler.config.num_train_timesteps, 0, steps + 1)[:-1].round().long() - 1
 
     def theirs() -> np.ndarray:
         noise = [torch.Generator().manual_seed(seed) for seed in range(n)]
         return _asked(pipe, sources, timesteps=timesteps.tolist(), strength=STRENGTH, generator=noise)
 
-    assert np.abs(ours() - theirs()).mean() < 0.5, "the images differ"
+    _check_alike(case, ours, theirs)
     times = in_turn(ours, theirs, repeats)
-    return Row(FROM_IMAGES, n, *times, _alike(compiled), "images", flops(eager), in_products(ours))
+    return _row(case, _on_images_of(case), n, times, _alike(compiled), ours, eager)
 
 
-def _from_images(n: int) -> tuple[StableDiffusionImg2ImgPipeline, Tensor, Tensor]:
-    """The pipeline, and n images to begin with: (n, 3, SIZE, SIZE) in [0, 1], and as latents."""
-    pipe = StableDiffusionImg2ImgPipeline(**load_pipeline(DIRECTORY).components, requires_safety_checker=False)
-    pipe.set_progress_bar_config(disable=True)
-    sources = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0)).images
-    return pipe, sources, load_backbone(DIRECTORY).encode(sources * 2 - 1)
+def _row(
+    case: Case, name: str, n: int, times: tuple[list[float], list[float]], against: str, ours: Paint, eager: Paint | None = None
+) -> Row:  # fmt: skip
+    """What compiled networks compute is counted by what they do ``eager``."""
+    return Row(name, n, *times, against, "images", flops(eager or ours), in_products(ours, case.device))
 
 
-def _on_images(backbone: Backbone, latents: Tensor) -> Paint:
-    """Our way to paint on images."""
+def _check_alike(case: Case, ours: Paint, theirs: Paint) -> None:
+    """Raises AssertionError where the two paint different images."""
+    difference = np.abs(ours() - theirs()).mean()
+    assert difference < ALIKE.get(case.precision, ROUNDED), f"the images differ by {difference:.2g} grey levels"
+
+
+def _from_images(case: Case) -> StableDiffusionImg2ImgPipeline:
+    return _set_up(StableDiffusionImg2ImgPipeline, case, case.backbone())
+
+
+def _on_images(backbone: Backbone, sources: Tensor) -> Paint:
+    """Our way to paint on images (n, 3, H, W) in [0, 1], encoded once."""
+    latents, n = backbone.encode(sources * 2 - 1), len(sources)
 
     def paint() -> np.ndarray:
-        n = len(latents)
         z = sample_images(
-            backbone, [PROMPT] * n, range(n), SIZE, steps=EMBEDDED.stablesdg.solver_steps, guidance=GUIDANCE,
+            backbone, [PROMPT] * n, range(n), sources.shape[-1], steps=STEPS_INSIDE, guidance=GUIDANCE,
             batch=EMBEDDED.synthesis.batch, sources=latents, strength=STRENGTH,
         )  # fmt: skip
         return backbone.decode(z).numpy().astype(np.float32)
@@ -140,56 +157,63 @@ def _alike(compiled: bool) -> str:
     return f"pipeline, same batch, solver, steps{', both compiled' if compiled else ''}"
 
 
-def _from_drivers(steps: int) -> str:
-    return f"images from drivers, {steps} steps, {SIZE} px"
+def _from_drivers(case: Case, steps: int) -> str:
+    return f"images from drivers, {steps} steps, {case.size} px"
 
 
-def _generator(*, compiled: bool = False) -> tuple[Backbone, ControlNetModel]:
-    backbone = load_backbone(DIRECTORY, compiled=compiled)
-    return backbone, backbone.new_hypernetwork("backbone")
+def _on_images_of(case: Case) -> str:
+    return f"images from images, s = {STRENGTH}, {STEPS_INSIDE} steps, {case.size} px"
 
 
-def _controlled(backbone: Backbone, hypernetwork: ControlNetModel) -> StableDiffusionControlNetPipeline:
+def _controlled(case: Case) -> StableDiffusionControlNetPipeline:
+    backbone, hypernetwork = case.generator()
+    return _set_up(StableDiffusionControlNetPipeline, case, backbone, controlnet=hypernetwork)
+
+
+def _set_up(kind: type[Pipe], case: Case, backbone: Backbone, **networks: ControlNetModel) -> Pipe:
+    """A pipeline of this backbone's parts, without a safety checker."""
     logging.set_verbosity_error()  # of the safety checker that it has none
-    pipe = StableDiffusionControlNetPipeline(
-        backbone.vae, backbone.text_encoder, backbone.tokenizer, backbone.unet, hypernetwork, backbone.scheduler,
-        None, None, requires_safety_checker=False,
+    pipe = kind(
+        vae=backbone.vae, text_encoder=backbone.text_encoder, tokenizer=backbone.tokenizer, unet=backbone.unet,
+        scheduler=backbone.scheduler, safety_checker=None, feature_extractor=None, requires_safety_checker=False, **networks,
     )  # fmt: skip
     pipe.set_progress_bar_config(disable=True)
-    return pipe
+    return pipe.to(case.device, case.dtype)
 
 
-def _drivers(n: int) -> Tensor:
-    """(n, 3, SIZE, SIZE) in [0, 1]: a defect's colour on black."""
-    masks = draw_surfaces(n, SIZE, torch.Generator().manual_seed(0), marked=1.0).masks
-    return masks[:, None].float() * torch.tensor([1.0, 0.2, 0.2]).view(1, 3, 1, 1)
+def _drawn(case: Case, n: int) -> Surfaces:
+    return draw_surfaces(n, case.size, torch.Generator().manual_seed(0), marked=1.0)
 
 
-def _plain() -> Tensor:
+def _drivers(case: Case, n: int) -> Tensor:
+    """(n, 3, H, W) in [0, 1]: a defect's colour on black."""
+    return _drawn(case, n).masks[:, None].float() * torch.tensor([1.0, 0.2, 0.2]).view(1, 3, 1, 1)
+
+
+def _plain(case: Case) -> Tensor:
     """JUDGED drivers without structure and defects."""
-    return torch.zeros(JUDGED, 3, SIZE, SIZE)
+    return torch.zeros(JUDGED, 3, case.size, case.size)
 
 
 @cache
-def _described() -> Surfaces:
+def _described(case: Case) -> Surfaces:
     """Surfaces with captions to paint by."""
-    return draw_surfaces(JUDGED, SIZE, torch.Generator().manual_seed(1))
+    return draw_surfaces(JUDGED, case.size, torch.Generator().manual_seed(1))
 
 
-def _ours(
-    backbone: Backbone,
-    hypernetwork: ControlNetModel,
+def _by_drivers(
+    generator: tuple[Backbone, ControlNetModel],
     drivers: Tensor,
     prompts: Sequence[str] | None = None,
     *,
     steps: int = OUR_STEPS,
 ) -> Paint:
     """Our way to paint by drivers."""
+    (backbone, hypernetwork), n = generator, len(drivers)
 
     def paint() -> np.ndarray:
-        n = len(drivers)
         z = sample_images(
-            backbone, prompts or [PROMPT] * n, range(n), SIZE, steps=steps, guidance=GUIDANCE,
+            backbone, prompts or [PROMPT] * n, range(n), drivers.shape[-1], steps=steps, guidance=GUIDANCE,
             batch=EMBEDDED.synthesis.batch, hypernetwork=hypernetwork, drivers=drivers,
         )  # fmt: skip
         return backbone.decode(z).numpy().astype(np.float32)
@@ -203,9 +227,9 @@ def _asked(pipe, images: Tensor, prompts: Sequence[str] | None = None, **options
     return pipe(prompts or [PROMPT] * len(images), image=images, **options).images * 255
 
 
-def _kid(images: np.ndarray) -> str:
+def _kid(case: Case, images: np.ndarray) -> str:
     """To other surfaces than those described, with its 95 % interval."""
-    real = draw_surfaces(JUDGED, SIZE, torch.Generator().manual_seed(2)).images
+    real = draw_surfaces(JUDGED, case.size, torch.Generator().manual_seed(2)).images
     extractor = load_extractor("efficientnet-lite0")
     grey_levels = (np.clip(images, 0, 255), real.permute(0, 2, 3, 1).numpy() * 255)
     found, reference = (extractor.features(x.round().astype(np.uint8)) for x in grey_levels)

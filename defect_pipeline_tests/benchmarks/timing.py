@@ -20,6 +20,7 @@ class Row:
     flops: float | None = None  # floating-point operations of `ours`, of all n together
     products: float = math.nan  # share of `ours` that products take, convolutions and attention among them
     memory: tuple[int, int] | None = None  # bytes, the most that the processes of `ours` and `theirs` held
+    peak: float = math.nan  # floating-point operations a second that the machine can do
 
     @property
     def ratio(self) -> float:
@@ -30,9 +31,10 @@ class Row:
         """Units a second."""
         return self.n / median(times) if self.unit and times else float("nan")
 
-    def share(self, peak: float) -> float:
-        """What ours makes of a machine of ``peak`` floating-point operations a second."""
-        return self.flops / median(self.ours) / peak if self.flops else float("nan")
+    @property
+    def share(self) -> float:
+        """What ours makes of the machine's peak."""
+        return self.flops / median(self.ours) / self.peak if self.flops else float("nan")
 
 
 def in_turn(ours: Callable[[], object], theirs: Callable[[], object], repeats: int) -> tuple[list[float], list[float]]:
