@@ -3,14 +3,18 @@
 import sys
 import time
 from functools import partial
+from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
 from defect_pipeline.errors import PipelineError
+from defect_pipeline_tests.benchmarks.__main__ import measured
+from defect_pipeline_tests.benchmarks.case import Case
 from defect_pipeline_tests.benchmarks.machine import in_products
 from defect_pipeline_tests.benchmarks.processes import apart, watch
+from defect_pipeline_tests.benchmarks.timing import Row
 
 BAR = """
 import sys, time
@@ -50,3 +54,22 @@ def test_products_and_convolutions_take_their_share_of_the_time_and_the_rest_doe
     for call in (learning, product):
         assert 0.2 < in_products(lambda call=call: [call() for _ in range(20)]) <= 1
     assert in_products(lambda: (matrix.exp(), time.sleep(0.1))) < 0.01
+
+
+def test_a_row_that_fails_does_not_cost_the_others(capsys: pytest.CaptureFixture[str]) -> None:
+    def failing(repeats: int) -> Row:
+        raise AssertionError(f"the images differ in {repeats} repeats")
+
+    rows = {"wrong": failing, "right": lambda repeats: Row("product", 1, [1.0] * repeats, [2.0], "another", flops=10)}
+    (row,), failed = measured(["wrong", "right", "absent"], rows, 3, Case())
+    assert failed and row.ratio == 2 and 0 < row.share < 1e-6
+    said = capsys.readouterr().err
+    assert "wrong failed: AssertionError: the images differ in 3 repeats" in said and "Skipped: absent" in said
+
+
+def test_a_case_tells_whose_classes_its_backbone_is_of(tiny_backbone: Path, tiny_stable_diffusion: Path) -> None:
+    assert Case(tiny_backbone).embedded and not Case(tiny_stable_diffusion).embedded
+    backbone, hypernetwork = Case(tiny_stable_diffusion, size=64).generator()
+    assert backbone.directory == tiny_stable_diffusion and not any(
+        layer.weight.any() for layer in hypernetwork.controlnet_down_blocks
+    )  # it has none of its own

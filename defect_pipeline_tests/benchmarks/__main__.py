@@ -87,11 +87,12 @@ def main() -> int:
         if options.backbone == SD15:
             write_random(backbone := Path(folder) / SD15)
         case = Case(backbone, options.device, options.precision, options.size)
-        measured, failed = _measured(options, _rows(case, options.official), names, case)
+        wanted = options.rows or [name for name in names if name not in HOURS]
+        found, failed = measured(wanted, _rows(case, options.official), options.repeats, case)
     versions = machine.versions(case.device)
-    Console(width=180).print(_table(measured, versions))
+    Console(width=180).print(_table(found, versions))
     if options.to:
-        _write(measured, versions, options.to)
+        _write(found, versions, options.to)
     return int(failed)
 
 
@@ -105,28 +106,26 @@ def _rows(case: Case, official: Path | None) -> dict[str, Measured]:
     return rows
 
 
-def _measured(
-    options: argparse.Namespace, rows: dict[str, Measured], names: list[str], case: Case
-) -> tuple[list[Row], bool]:
-    """The rows that are wanted, each with what the machine could do right after it, and whether one failed."""
-    wanted = options.rows or [name for name in names if name not in HOURS]
+def measured(wanted: Sequence[str], rows: Mapping[str, Measured], repeats: int, case: Case) -> tuple[list[Row], bool]:
+    """The rows that are wanted, with the most that the machine could do after one of them, and whether one failed."""
     if skipped := [name for name in wanted if name not in rows]:
         print(
             f'Skipped: {", ".join(skipped)}. They need uv pip install -e ".[bench]", and training --official DIR, a checkout '
             "of diffusers.",
             file=sys.stderr,
         )
-    measured, failed = [], False
+    found, peaks, failed = [], [], False
     for name in [name for name in wanted if name in rows]:
         try:
-            row = rows[name](options.repeats)
+            row = rows[name](repeats)
         except Exception as error:  # the others, hours of them perhaps, are not lost by it
             failed = True
             print(f"{name} failed: {type(error).__name__}: {error}", file=sys.stderr, flush=True)
             continue
-        measured.append(replace(row, peak=machine.peak(case.device, case.precision)))
+        found.append(row)
+        peaks.append(machine.peak(case.device, case.precision))
         print(f"{name}: {_spread(row.ours)}, theirs {_spread(row.theirs)}; {row.against}", file=sys.stderr, flush=True)
-    return measured, failed
+    return [replace(row, peak=max(peaks)) for row in found], failed
 
 
 def _table(rows: Sequence[Row], versions: Mapping[str, object]) -> Table:

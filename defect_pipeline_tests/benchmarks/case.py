@@ -44,9 +44,8 @@ class Case:
 def write_random(directory: Path) -> None:
     """Random weights in the shapes of Stable Diffusion 1.5: as fast as trained ones. Words are those of the embedded tokenizer."""
     torch.manual_seed(0)
-    UNet2DConditionModel(sample_size=64, cross_attention_dim=768).save_pretrained(
-        directory / "unet"
-    )  # else its defaults
+    unet = UNet2DConditionModel(sample_size=64, cross_attention_dim=768)  # its other defaults are those shapes
+    unet.save_pretrained(directory / "unet")
     AutoencoderKL(
         block_out_channels=(128, 256, 512, 512), layers_per_block=2, sample_size=512,
         down_block_types=("DownEncoderBlock2D",) * 4, up_block_types=("UpDecoderBlock2D",) * 4,
@@ -60,6 +59,6 @@ def write_random(directory: Path) -> None:
             bos_token_id=tokenizer.bos_token_id, eos_token_id=tokenizer.eos_token_id,
         )
     ).save_pretrained(directory / "text_encoder")  # fmt: skip
-    DPMSolverMultistepScheduler(beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear").save_pretrained(
-        directory / "scheduler"
-    )
+    DPMSolverMultistepScheduler(
+        beta_start=0.00085, beta_end=0.012, beta_schedule="scaled_linear", steps_offset=1
+    ).save_pretrained(directory / "scheduler")

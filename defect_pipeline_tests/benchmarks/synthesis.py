@@ -17,6 +17,7 @@ from diffusers import (
 from diffusers.utils import logging
 from torch import Tensor
 
+from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.diffusion.backbone import Backbone
 from defect_pipeline.diffusion.sampling import initial_noise, sample_images
 from defect_pipeline.diffusion.world import Surfaces, draw_surfaces
@@ -171,7 +172,9 @@ def _controlled(case: Case) -> StableDiffusionControlNetPipeline:
 
 
 def _set_up(kind: type[Pipe], case: Case, backbone: Backbone, **networks: ControlNetModel) -> Pipe:
-    """A pipeline of this backbone's parts, without a safety checker."""
+    """A pipeline of this backbone's parts, without a safety checker. Ours runs in the same process, and memory is kept as in
+    every stage of a run: theirs gains by it too."""
+    keep_freed_memory()
     logging.set_verbosity_error()  # of the safety checker that it has none
     pipe = kind(
         vae=backbone.vae, text_encoder=backbone.text_encoder, tokenizer=backbone.tokenizer, unet=backbone.unet,
