@@ -35,8 +35,10 @@ STRENGTH, OUR_STEPS, STEPS_INSIDE = (
     EMBEDDED.synthesis.steps,
     EMBEDDED.stablesdg.solver_steps,
 )
-ALIKE = {"float32": 0.5}  # grey levels, mean difference of images that are the same; more in lower precision:
-ROUNDED = 5.0
+ALIKE, NEARLY = (
+    0.5,
+    5.0,
+)  # grey levels, mean difference of images that are the same; in lower precision, or another network
 Paint = Callable[[], np.ndarray]  # (n, H, W, 3), grey levels
 Pipe = TypeVar("Pipe", bound=DiffusionPipeline)
 
@@ -129,7 +131,8 @@ def _row(
 def _check_alike(case: Case, ours: Paint, theirs: Paint) -> None:
     """Raises AssertionError where the two paint different images."""
     difference = np.abs(ours() - theirs()).mean()
-    assert difference < ALIKE.get(case.precision, ROUNDED), f"the images differ by {difference:.2g} grey levels"
+    limit = ALIKE if case.embedded and case.precision == "float32" else NEARLY  # random weights amplify what is rounded
+    assert difference < limit, f"the images differ by {difference:.2g} grey levels"
 
 
 def _from_images(case: Case) -> StableDiffusionImg2ImgPipeline:
