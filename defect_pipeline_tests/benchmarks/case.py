@@ -9,6 +9,7 @@ from diffusers import AutoencoderKL, ControlNetModel, DPMSolverMultistepSchedule
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
 from defect_pipeline.diffusion.backbone import Backbone, load_backbone
+from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.profiles import EMBEDDED
 
 SD15 = "sd15-shapes"  # names the backbone that `write_random` writes
@@ -30,7 +31,7 @@ class Case:
     @property
     def embedded(self) -> bool:
         """Whether autoencoder and U-Net are of our classes, which other programs do not know."""
-        return json.loads((self.directory / "unet" / "config.json").read_text())["_class_name"] == "SkipUNet"
+        return json.loads((self.directory / "unet" / "config.json").read_text())["_class_name"] == SkipUNet.__name__
 
     def backbone(self, *, compiled: bool = False) -> Backbone:
         return load_backbone(self.directory, self.device, self.precision, compiled=compiled)
