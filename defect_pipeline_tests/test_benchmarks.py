@@ -11,7 +11,7 @@ from torch import nn
 
 from defect_pipeline.errors import PipelineError
 from defect_pipeline_tests.benchmarks.__main__ import measured
-from defect_pipeline_tests.benchmarks.case import Case
+from defect_pipeline_tests.benchmarks.case import OURS, Case
 from defect_pipeline_tests.benchmarks.machine import in_products
 from defect_pipeline_tests.benchmarks.processes import apart, watch
 from defect_pipeline_tests.benchmarks.timing import Row
@@ -68,7 +68,9 @@ def test_a_row_that_fails_does_not_cost_the_others(capsys: pytest.CaptureFixture
 
 
 def test_a_case_tells_whose_classes_its_backbone_is_of(tiny_backbone: Path, tiny_stable_diffusion: Path) -> None:
-    assert Case(tiny_backbone).embedded and not Case(tiny_stable_diffusion).embedded
+    assert [Case(tiny_backbone).ours(part) for part in OURS] == [True, False]
+    assert [Case().ours(part) for part in OURS] == [True, True]
+    assert not any(Case(tiny_stable_diffusion).ours(part) for part in OURS)
     backbone, hypernetwork = Case(tiny_stable_diffusion, size=64).generator()
     assert backbone.directory == tiny_stable_diffusion and not any(
         layer.weight.any() for layer in hypernetwork.controlnet_down_blocks

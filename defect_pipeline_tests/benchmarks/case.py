@@ -8,10 +8,12 @@ import torch
 from diffusers import AutoencoderKL, ControlNetModel, DPMSolverMultistepScheduler, UNet2DConditionModel
 from transformers import CLIPTextConfig, CLIPTextModel, CLIPTokenizer
 
+from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.backbone import Backbone, load_backbone
 from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.profiles import EMBEDDED
 
+OURS = {"vae": LinearPatchAutoencoder, "unet": SkipUNet}
 SD15 = "sd15-shapes"  # names the backbone that `write_random` writes
 
 
@@ -28,10 +30,10 @@ class Case:
     def dtype(self) -> torch.dtype:
         return getattr(torch, self.precision)
 
-    @property
-    def embedded(self) -> bool:
-        """Whether autoencoder and U-Net are of our classes, which other programs do not know."""
-        return json.loads((self.directory / "unet" / "config.json").read_text())["_class_name"] == SkipUNet.__name__
+    def ours(self, part: str) -> bool:
+        """Whether its "vae" or its "unet" is of our class, which other programs do not know."""
+        config = json.loads((self.directory / part / "config.json").read_text())
+        return config["_class_name"] == OURS[part].__name__
 
     def backbone(self, *, compiled: bool = False) -> Backbone:
         return load_backbone(self.directory, self.device, self.precision, compiled=compiled)
