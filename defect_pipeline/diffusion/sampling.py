@@ -18,8 +18,8 @@ AS_IT_IS = nn.Identity()
 def control_residuals(hypernetwork: ControlNetModel, condition: Tensor, scale: float = 1.0) -> Residuals:
     """Binds drivers (n, 3, H, W) in [0, 1], H and W multiples of 8, to a hypernetwork, for loss and sampler.
 
-    They are embedded at the first call and not at each step of a sampling, nor for both sides of guidance: a pixel of a
-    driver costs more than one of the latents.
+    They are embedded at the first call, not at each step of a sampling and for both sides of guidance: of the embedded
+    hypernetwork that is a third of the work.
     """
     if condition.shape[1] != 3 or condition.shape[2] % 8 or condition.shape[3] % 8:
         raise ValueError(f"a driver is (n, 3, H, W) with sides that are multiples of 8, not {tuple(condition.shape)}")
@@ -145,7 +145,7 @@ def sample_images(
         if backbone.compiled:  # a batch of another size would be compiled anew
             chosen += chosen[-1:] * (batch - n)
         scale = guidance[chosen] if isinstance(guidance, Tensor) else guidance
-        text = torch.cat([known[prompt] for prompt in (prompts[k] for k in chosen)])
+        text = torch.cat([known[prompts[k]] for k in chosen])
         residuals = None
         if hypernetwork is not None and drivers is not None:
             steering = drivers[chosen]
