@@ -2,9 +2,7 @@
 
 import hashlib
 import itertools
-import os
 from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -199,21 +197,16 @@ def _sources(build: Build) -> list[Crop]:
     """Crops, or windows, of the train images that show this class."""
     dataset, drivers = build.dataset(), build.settings.drivers
     train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-
-    def closed_in_on(image_id: int) -> list[Crop]:
-        return list(
-            defect_crops(
-                dataset, [image_id], build.defect_class, drivers.size,
-                per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
-            )
-        )  # fmt: skip
-
     if build.settings.masks.framing == "windows":
         seen = (window for i in train for window in windows(dataset, i, drivers.size))
         crops = [window for window in seen if any(name == build.defect_class for name, _ in window.masks)]
     else:
-        with ThreadPoolExecutor(os.cpu_count()) as threads:  # decoding and resizing leave Python's lock
-            crops = [crop for found in threads.map(closed_in_on, train) for crop in found]
+        crops = list(
+            defect_crops(
+                dataset, train, build.defect_class, drivers.size,
+                per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
+            )
+        )  # fmt: skip
     if not crops:
         raise PipelineError(
             f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "
