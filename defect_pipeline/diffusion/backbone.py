@@ -106,13 +106,11 @@ class Backbone:
         with torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(seed)
             hypernetwork = ControlNetModel.from_unet(self.unet, conditioning_embedding_out_channels=channels)
-        return self._placed(hypernetwork)
+        return _ready(hypernetwork, self.device, self.compiled)
 
     def load_hypernetwork(self, directory: Path) -> ControlNetModel:
         """A saved hypernetwork, frozen, in float32 on the backbone's device."""
-        return self._placed(_load(ControlNetModel, directory).requires_grad_(False).eval())
-
-    def _placed(self, hypernetwork: ControlNetModel) -> ControlNetModel:
+        hypernetwork = _load(ControlNetModel, directory).requires_grad_(False).eval()
         return _ready(hypernetwork, self.device, self.compiled)
 
 

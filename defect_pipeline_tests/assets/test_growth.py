@@ -92,14 +92,20 @@ def files(place: Workplace, asset: str, k: str) -> dict[str, str]:
 
 def assert_same_from_scratch(place: Workplace, left: set[tuple[str, str]], tmp_path: Path) -> None:
     """Made anew from the same table of images, whatever was left alone comes out the same, byte for byte."""
-    fresh = replace(place, store_root=tmp_path / "fresh")
-    shutil.copytree(place.store_root / "inspection_images", fresh.store_root / "inspection_images")
-    fresh.open()
+    fresh = begun_anew(place, tmp_path)
     with open_instance(fresh.store_root) as instance:
         instance.add_dynamic_partitions("defect_class", list(classes(place)))
     assert run(fresh).keys() >= left
     for asset, k in left - {("inspection_images", "all")}:
         assert files(fresh, asset, k) == files(place, asset, k), (asset, k)
+
+
+def begun_anew(place: Workplace, tmp_path: Path) -> Workplace:
+    """The same with a store that holds the table of images alone."""
+    fresh = replace(place, store_root=tmp_path / "fresh")
+    shutil.copytree(place.store_root / "inspection_images", fresh.store_root / "inspection_images")
+    fresh.open()
+    return fresh
 
 
 def classes(place: Workplace) -> tuple[str, ...]:
@@ -199,9 +205,7 @@ def test_training_crops_of_images_that_stay_are_taken_over(
     monkeypatch.setattr(drivers, "training_crops", seen)
     draw(site)
     assert len(cropped) == 1 and cropped[0].startswith("alpha/")
-    fresh = replace(site, store_root=tmp_path / "fresh")
-    shutil.copytree(site.store_root / "inspection_images", fresh.store_root / "inspection_images")
-    fresh.open()
+    fresh = begun_anew(site, tmp_path)
     draw(fresh)
     assert len(cropped) > 3
     for k in classes(site):

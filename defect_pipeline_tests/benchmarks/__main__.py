@@ -132,6 +132,7 @@ def _table(rows: Sequence[Row], versions: Mapping[str, object]) -> Table:
     table = Table(
         "figure", "n", "ours", "theirs", "ratio", "a second, ours", "theirs", "of peak", "in products", "memory, ours", "theirs", "against",
         title=f"{', '.join(f'{name} {value}' for name, value in versions.items())}; medians (spread)",
+        caption=f"peak {rows[0].peak / 1e9:.0f} GFLOP/s" if rows else "",
     )  # fmt: skip
     for row in rows:
         memory = [f"{held / 2**30:.2f} GiB" if held else "-" for held in row.memory or (0, 0)]
