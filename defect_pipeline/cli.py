@@ -136,9 +136,15 @@ def _parser() -> argparse.ArgumentParser:
     backbone = commands.add_parser("backbone", help="The embedded backbone.").add_subparsers(
         required=True, metavar="COMMAND"
     )
-    train = backbone.add_parser("train", help="Train it from scratch on procedural surfaces.")
+    train = backbone.add_parser(
+        "train",
+        help="Train one like it from scratch on procedural surfaces.",
+        epilog='A profile uses it that says `backbone = "data/backbone"`, or the folder named by --out.',
+    )
     train.set_defaults(command=_train_backbone)
-    train.add_argument("--out", type=Path, default=Path("data/backbone"))
+    train.add_argument(
+        "--out", type=Path, default=Path("data/backbone"), help="folder of the finished one (default: %(default)s)"
+    )
     train.add_argument("--work", type=Path, default=Path("data/store/backbone"), help="folder of checkpoints")
     train.add_argument("--device", choices=("cpu", "cuda"), default="cpu")
     train.add_argument(

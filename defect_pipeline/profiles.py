@@ -11,7 +11,7 @@ from typing import Literal
 
 from defect_pipeline.errors import PipelineError
 
-EMBEDDED_BACKBONE = Path(__file__).resolve().parent.parent / "data" / "backbone"
+EMBEDDED_BACKBONE = Path(__file__).resolve().with_name("backbone")
 
 
 @dataclass(frozen=True)

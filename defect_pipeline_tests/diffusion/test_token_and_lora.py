@@ -11,6 +11,7 @@ from defect_pipeline.diffusion.lora import ATTENTION, FILE, add_lora, load_lora,
 from defect_pipeline.diffusion.token import TOKEN, learnable_token, load_token, save_token
 from defect_pipeline.diffusion.training import Checkpoint, training_loop
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.profiles import EMBEDDED_BACKBONE
 
 PROMPT = f"a photo of {TOKEN}"
 
@@ -127,7 +128,7 @@ def test_what_belongs_to_another_model_is_refused(tiny_backbone: Path, tmp_path:
     add_lora(backbone, rank=1, seed=0)
     save_token(backbone, tmp_path / "token.safetensors")
     save_lora(backbone, tmp_path)
-    embedded = load_backbone(Path("data/backbone"))
+    embedded = load_backbone(EMBEDDED_BACKBONE)
     with pytest.raises(PipelineError, match="token.safetensors is an embedding of"):
         load_token(embedded, tmp_path / "token.safetensors")
     with pytest.raises(PipelineError, match=f"{FILE} does not fit"):
