@@ -29,6 +29,7 @@ from upath import UPath
 
 from defect_pipeline.errors import MissingArtifactError, PipelineError
 from defect_pipeline.files import replacing
+from defect_pipeline.processes import began, is_the_same
 
 log = logging.getLogger("defect_pipeline")
 
@@ -38,8 +39,6 @@ FORMAT = 1
 STALE_SECONDS = 24 * 3600  # a temporary directory of another host is given up after a day
 SYNCED = 16  # files brought to the disk at once: their waits overlap
 FULL = 2**20  # bytes; where less is free at an error, the disk is to blame
-BORN = time.time_ns()  # a container's process ids repeat: what an earlier life with ours left is older than this
-BEGUN = time.monotonic_ns()  # the same moment by a clock that nobody sets
 
 
 @dataclass(frozen=True)
@@ -89,19 +88,6 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
                 partial.write_bytes(content)
             _sync(partial)
         _sync(path.parent)
-
-
-def has_ended(pid: int, seen: int) -> bool:
-    """Whether the process of this host that had this number at the time ``seen`` (ns since the epoch) is gone."""
-    if pid == os.getpid():  # as the clock stood then, or as it stands now: it may have been set in between
-        return seen < min(BORN, time.time_ns() - (time.monotonic_ns() - BEGUN))
-    try:
-        os.kill(pid, 0)  # signal 0 only asks
-    except ProcessLookupError:
-        return True
-    except PermissionError:  # alive, and somebody else's
-        pass
-    return False
 
 
 class Store(dg.ConfigurableResource):
@@ -371,7 +357,7 @@ def temporary(base: Path, digest: str) -> Iterator[Path]:
     for other in base.glob(".*.tmp"):
         if _abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
-    path = base / f".{digest}.{_host()}.{os.getpid()}.{time.time_ns()}.tmp"
+    path = base / f".{digest}.{_host()}.{this_process()}.{time.time_ns()}.tmp"
     with room(base):
         path.mkdir(parents=True)
     try:
@@ -382,13 +368,18 @@ def temporary(base: Path, digest: str) -> Iterator[Path]:
 
 def _abandoned(path: Path) -> bool:
     """Whether the process that made a temporary directory is gone; on another host: whether it is a day old."""
-    match = re.fullmatch(r".*\.([^.]+)\.(\d+)\.(\d+)\.tmp", path.name)
+    match = re.fullmatch(r".*\.([^.]+)\.(\d+)-(\d+)\.(\d+)\.tmp", path.name)
     if match is None:  # none of ours
         return False
-    host, pid, born = match[1], int(match[2]), int(match[3])
+    host, pid, then, made = match[1], *(int(number) for number in match.groups()[1:])
     if host != _host():
-        return time.time_ns() - born > STALE_SECONDS * 1e9
-    return has_ended(pid, born)
+        return time.time_ns() - made > STALE_SECONDS * 1e9
+    return not is_the_same(pid, then)
+
+
+def this_process() -> str:
+    """Its number and when it began, as in the names of temporary directories."""
+    return f"{os.getpid()}-{began(os.getpid()) or 0:.0f}"
 
 
 def _host() -> str:

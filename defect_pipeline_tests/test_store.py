@@ -15,12 +15,14 @@ from datetime import UTC, datetime
 from pathlib import Path
 from types import SimpleNamespace
 
+import psutil
 import pytest
 from upath import UPath
 
 from defect_pipeline import store as module
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.store import STALE_SECONDS, Store, atomic_write, digest_of, has_ended, temporary
+from defect_pipeline.processes import began, has_ended
+from defect_pipeline.store import STALE_SECONDS, Store, atomic_write, digest_of, temporary, this_process
 
 AWKWARD = ["../x", "a/b", "a b", "Kratzer ä", "裂纹", "..", ".", "100%", "a%2Fb", "MT_Crack"]
 forked = multiprocessing.get_context("fork")
@@ -316,17 +318,37 @@ def test_only_abandoned_temporary_directories_are_removed(local: Store) -> None:
     dead = forked.Process(target=lambda: None)
     dead.start()
     dead.join()
+    first, ours = f"1-{began(1):.0f}", this_process()
     day_ago = now - int((STALE_SECONDS + 60) * 1e9)
     gone = [
-        f".d.{here}.{dead.pid}.{now}.tmp",
-        f".d.other-host.{os.getpid()}.{day_ago}.tmp",
-        f".d.{here}.{os.getpid()}.{module.BORN - 10**9}.tmp",  # our number, an earlier life
+        f".d.{here}.{dead.pid}-0.{now}.tmp",
+        f".d.other-host.{ours}.{day_ago}.tmp",
+        f".d.{here}.{os.getpid()}-{began(os.getpid()) - 60:.0f}.{now}.tmp",  # our number, another process's before
     ]
-    kept = [f".d.{here}.1.{now}.tmp", f".d.other-host.1.{now}.tmp", f".d.{here}.{os.getpid()}.{now}.tmp", ".mine.tmp"]
+    kept = [
+        f".d.{here}.{first}.{now}.tmp",
+        f".d.other-host.{first}.{now}.tmp",
+        f".d.{here}.{ours}.{now}.tmp",
+        ".mine.tmp",
+    ]
     for name in gone + kept:
         (home / name).mkdir(parents=True)
     make(local)
     assert left_over(home) == sorted(kept)
+
+
+def test_a_number_that_was_given_again_is_of_a_process_that_has_ended() -> None:
+    now = time.time()
+    child = forked.Process(target=time.sleep, args=(60,))
+    child.start()
+    try:
+        for pid in (child.pid, os.getpid(), 1):
+            assert not has_ended(pid, now + 1)
+            assert has_ended(pid, psutil.Process(pid).create_time() - 60)
+    finally:
+        child.kill()
+        child.join()
+    assert has_ended(child.pid, now + 1)
 
 
 # --- a clock that is set back -----------------------------------------------------------------------
@@ -334,8 +356,8 @@ def test_only_abandoned_temporary_directories_are_removed(local: Store) -> None:
 
 @pytest.fixture
 def hour_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
-    """Sets the clock to what it was an hour ago."""
-    nanoseconds = time.time_ns
+    """Sets the clock to what it was an hour ago; the machine counts when it started by the same clock."""
+    nanoseconds, boot = time.time_ns, psutil.boot_time()
 
     class Earlier(datetime):
         @classmethod
@@ -345,6 +367,7 @@ def hour_back(monkeypatch: pytest.MonkeyPatch) -> Callable[[], None]:
     def set_back() -> None:
         monkeypatch.setattr(time, "time_ns", lambda: nanoseconds() - 3600 * 10**9)
         monkeypatch.setattr(module, "datetime", Earlier)
+        monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot - 3600)
 
     return set_back
 
@@ -353,15 +376,15 @@ def test_work_of_a_living_process_is_not_taken_for_abandoned_when_the_clock_is_s
     local: Store, hour_back: Callable[[], None]
 ) -> None:
     home = Path(local.root) / "weights" / "all"
-    before = time.time_ns()
+    before, seen = time.time_ns(), time.time()
     with temporary(home, "d1") as early:
         hour_back()
-        assert not has_ended(os.getpid(), before) and not has_ended(os.getpid(), time.time_ns())
+        assert not has_ended(os.getpid(), seen) and not has_ended(os.getpid(), time.time_ns() / 1e9)
         with temporary(home, "d2") as late, temporary(home, "d3"):
             assert early.is_dir() and late.is_dir()
-    (home / f".d.other-host.1.{before}.tmp").mkdir()  # which is of the future now
+    (home / f".d.other-host.1-1.{before}.tmp").mkdir()  # which is of the future now
     make(local)
-    assert left_over(home) == [f".d.other-host.1.{before}.tmp"]
+    assert left_over(home) == [f".d.other-host.1-1.{before}.tmp"]
 
 
 def test_every_success_is_later_than_the_one_before(local: Store, hour_back: Callable[[], None]) -> None:

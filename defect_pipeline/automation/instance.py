@@ -9,7 +9,8 @@ from dagster._core.storage.runs import SqliteRunStorage
 from sqlalchemy.exc import DatabaseError
 
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.store import atomic_write, has_ended
+from defect_pipeline.processes import has_ended
+from defect_pipeline.store import atomic_write
 
 
 def instance_home(store_root: Path) -> Path:
@@ -51,7 +52,7 @@ def close_killed_runs(instance: dg.DagsterInstance) -> None:
     for run in instance.get_runs(dg.RunsFilter(statuses=in_progress)):
         start = instance.get_records_for_run(run.run_id, of_type=dg.DagsterEventType.RUN_START, limit=1).records
         pid = start[0].event_log_entry.get_dagster_event().pid if start else None
-        if pid is not None and has_ended(pid, int(start[0].timestamp * 1e9)):
+        if pid is not None and has_ended(pid, start[0].timestamp):
             instance.report_run_failed(run, f"Process {pid} of this run was killed.")
     storage = instance.event_log_storage
     for run_id in storage.get_concurrency_run_ids():

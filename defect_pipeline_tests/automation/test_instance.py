@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import dagster as dg
+import psutil
 import pytest
 
 from defect_pipeline.automation.gpu import GPU_POOL
@@ -77,7 +78,8 @@ def test_a_killed_run_neither_keeps_the_gpu_nor_runs_for_ever(root: Path) -> Non
 
 @pytest.mark.parametrize("back", [0, 3600], ids=["", "on a clock set back"])
 def test_a_run_that_lives_is_left_alone(root: Path, back: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    seen, seconds = [], time.time
+    seen, seconds, boot = [], time.time, psutil.boot_time()
+    monkeypatch.setattr(psutil._psplatform, "boot_time", lambda: boot - back)
     monkeypatch.setattr(time, "time", lambda: seconds() - back)
     monkeypatch.setattr(time, "time_ns", lambda: int((seconds() - back) * 1e9))
 
