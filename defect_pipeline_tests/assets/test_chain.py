@@ -11,7 +11,6 @@ import dagster as dg
 import numpy as np
 import pandas as pd
 import pytest
-import torch
 
 from defect_pipeline import profiles
 from defect_pipeline.assets.accepted import read_verdicts
@@ -29,48 +28,11 @@ from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.automation.jobs import run_stale, stale
 from defect_pipeline.cli import main
 from defect_pipeline.definitions import definitions_for
-from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.conftest import network_refused
-
-SIZE = 64
-
-
-def write_component(folder: Path) -> None:
-    """Two defect classes and a defect-free one, as class folders of image + mask; every image is a part of its own."""
-    for name, seed, marked in (("alpha", 1, 1.0), ("beta", 2, 1.0), ("clean", 3, 0.0)):
-        write_class(folder / name, seed, marked)
-
-
-def write_class(folder: Path, seed: int, marked: float = 1.0) -> None:
-    """Eight images with masks, of parts that the seed draws; a share ``marked`` of them show a defect."""
-    drawn = draw_surfaces(12, 96, torch.Generator().manual_seed(seed), marked=marked)
-    folder.mkdir(parents=True)
-    kept = [i for i in range(12) if not marked or drawn.masks[i].sum() > 40][:8]
-    for i in kept:
-        image = (drawn.images[i].permute(1, 2, 0).numpy() * 255).astype(np.uint8)
-        cv2.imwrite(str(folder / f"{i:02d}.jpg"), image[..., ::-1])
-        cv2.imwrite(str(folder / f"{i:02d}.png"), drawn.masks[i].numpy().astype(np.uint8) * 255)
-
-
-def tiny(name: str, backbone: Path, *, steps: int = 2, segmentor_steps: int = 2) -> profiles.Profile:
-    """The embedded profile with a backbone, trainings and sets as small as they can be, and an open gate."""
-    return replace(
-        profiles.EMBEDDED,
-        name=name,
-        backbone=str(backbone),
-        pool=profiles.Pool(variants=3, images=3),
-        masks=profiles.Masks(per_class=3),
-        drivers=profiles.Drivers(size=SIZE, crops=2),
-        concept=profiles.Concept(steps=steps, batch=2, prior_images=2, window=32),
-        hypernetwork=profiles.Hypernetwork(init="zero", steps=steps, batch=2, window=32),
-        synthesis=profiles.Synthesis(steps=2, batch=4, images_per_driver=2),
-        segmentor=profiles.Segmentor(steps=segmentor_steps, passes=0, batch=2),
-        filter=profiles.Filter(visible=0, ratio=0, on_component=0),
-        thresholds=profiles.Thresholds(kid=1e9, fid=1e9, in_mask=0, copies=1, accepted=0),
-    )
+from defect_pipeline_tests.support import SIZE, copy_of, tiny, write_component
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +114,7 @@ def test_training_images_given_back_are_found_to_be_copies(
     capsys: pytest.CaptureFixture[str],
 ):
     """The fault planted: synthetic images that are training images, some of them in a mirror."""
-    store = _copy(finished, tmp_path).store_root
+    store = copy_of(finished, tmp_path).store_root
     shutil.rmtree(store / "copy_report" / "alpha")
     training = read_training({"alpha": finished.store.current("topological_drivers", "alpha").path})
     images, masks = list(training.images[:6]), list(training.masks[:6])
@@ -174,7 +136,7 @@ def test_training_images_given_back_are_found_to_be_copies(
 def test_masks_of_other_strategies_lie_on_the_component(
     finished: Workplace, tiny_profile: profiles.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: dict
 ):
-    store, before = _copy(finished, tmp_path), _bank(finished)
+    store, before = copy_of(finished, tmp_path), _bank(finished)
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, masks=profiles.Masks(per_class=3, **how)))
     made = _bank(_drawn(store))
     assert len(made) == 3 and all(entry.mask().any() for entry in made)
@@ -187,7 +149,7 @@ def test_a_drawn_map_says_where_defects_go_and_a_black_one_is_refused(finished: 
     drawn = np.zeros((50, 50), np.uint8)
     drawn[:25] = 255
     cv2.imwrite(str(maps / "alpha.png"), drawn)
-    made = _bank(_drawn(_copy(finished, tmp_path), placement_maps=str(maps)))
+    made = _bank(_drawn(copy_of(finished, tmp_path), placement_maps=str(maps)))
     rows = [np.nonzero(mask)[0].mean() for entry in made for _, mask in entry.masks]
     assert np.mean(rows) < SIZE / 2
     with pytest.raises(PipelineError, match="elsewhere is no folder"):
@@ -195,10 +157,6 @@ def test_a_drawn_map_says_where_defects_go_and_a_black_one_is_refused(finished: 
     cv2.imwrite(str(maps / "alpha.png"), 0 * drawn)
     with pytest.raises(PipelineError, match=r"alpha\.png is black"):
         read_placement(maps / "alpha.png", SIZE)
-
-
-def _copy(place: Workplace, folder: Path) -> Workplace:
-    return Workplace.at(shutil.copytree(place.store_root, folder / "store"))
 
 
 def _drawn(place: Workplace, **changes: str) -> Workplace:
@@ -278,7 +236,7 @@ def test_a_run_as_one_page(finished: Workplace, tmp_path: Path):
 def test_thresholds_of_a_file_close_and_open_the_gate_without_training_anew(
     finished: Workplace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ):
-    store = _copy(finished, tmp_path).store_root
+    store = copy_of(finished, tmp_path).store_root
     before = {name: finished.store.current(name).digest for name in ("sadf_coco", "segmentor")}
     (tmp_path / "limits.toml").write_text("[per_class.beta]\nkid = -10")
     limits = ["--thresholds", str(tmp_path / "limits.toml")]

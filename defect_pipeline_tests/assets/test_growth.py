@@ -23,7 +23,7 @@ from defect_pipeline.definitions import definitions_for
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.store import Draft, Store
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import tiny, write_class, write_component
+from defect_pipeline_tests.support import tiny, write_class, write_component
 
 SYSTEMS = tuple(PLANS)
 Made = dict[tuple[str, str], str]  # digests by asset and partition

@@ -33,7 +33,7 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition import classifier, segmentor
 from defect_pipeline.store import Artifact, Store
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import tiny, write_component
+from defect_pipeline_tests.support import tiny, write_component
 
 server = multiprocessing.get_context("forkserver")
 OF_THIS_PROCESS = {"seconds", "images per second", "loss", "painted now"}  # metadata; so is the loss curve

@@ -11,7 +11,7 @@ from defect_pipeline.automation import sensor
 sensor.INTERVAL, sensor.SETTLE = 1, 1  # before anything is imported that reads them
 
 from defect_pipeline.definitions import defs  # noqa: E402
-from defect_pipeline_tests.assets.test_chain import tiny  # noqa: E402
+from defect_pipeline_tests.support import tiny  # noqa: E402
 
 __all__ = ["defs"]
 

@@ -21,7 +21,7 @@ from typing import Any
 import pytest
 
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import write_class
+from defect_pipeline_tests.support import write_class
 
 DEADLINE = 900  # seconds, for a busy machine; an idle one takes far less
 CLASSES = ("alpha", "beta", "gamma")

@@ -21,7 +21,7 @@ from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import tiny, write_component
+from defect_pipeline_tests.support import tiny, write_component
 
 CLASSES = ("alpha", "beta")
 SEEDS = (0, 1)

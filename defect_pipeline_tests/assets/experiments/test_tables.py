@@ -19,7 +19,7 @@ from defect_pipeline.cli import main
 from defect_pipeline.recognition.segmentor import Prediction
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import tiny, write_component
+from defect_pipeline_tests.support import tiny, write_component
 
 SOME_ARMS = ("real", STRONG, "copy-paste, then real", "synthetic", "synthetic, then real", "synthetic mixed with real")
 SOME_SEEDS = (0, 1)

@@ -27,7 +27,7 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.copying import Thresholds
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import SIZE, tiny, write_component
+from defect_pipeline_tests.support import SIZE, copy_of, tiny, write_component
 
 CLASSES = ("alpha", "beta")
 SETTINGS = profiles.StableSDG(
@@ -70,7 +70,7 @@ def test_train_images_given_back_are_found_to_be_copies(
     finished: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ):
     """The fault planted: generated images that are train images, one of them in a mirror."""
-    store = shutil.copytree(finished.store_root, tmp_path / "store")
+    store = copy_of(finished, tmp_path).store_root
     shutil.rmtree(store / "stablesdg_copy_report" / "alpha")
     dataset = open_dataset(finished.store.current("inspection_images"))
     train = [i for i in dataset.of_class("alpha") if dataset.images.at[i, "split"] == "train"]
@@ -197,7 +197,7 @@ def test_the_embedded_backbones_linear_part_is_fitted_to_the_class(
 ):
     embedded = replace(profiles.PROFILES["tiny-b"], backbone=str(profiles.EMBEDDED_BACKBONE))
     monkeypatch.setitem(profiles.PROFILES, "tiny-b", embedded)
-    place = Workplace.at(shutil.copytree(finished.store_root, tmp_path / "store"))
+    place = copy_of(finished, tmp_path)
     for name in ("token_embedding", "lora_weights"):
         materialize(STAGES[name], None, place.store, place.pipeline, "alpha")
     build = SimpleNamespace(settings=embedded, parent=lambda name: place.store.current(name, "alpha"))

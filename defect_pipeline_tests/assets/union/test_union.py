@@ -33,7 +33,7 @@ from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
 from defect_pipeline.store import Artifact
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.assets.test_chain import tiny, write_component
+from defect_pipeline_tests.support import copy_of, tiny, write_component
 
 CLASSES = ("alpha", "beta")
 STEPS = 12  # of the hypernetwork: a checkpoint and a rest
@@ -127,7 +127,7 @@ def test_the_adapted_backbone_stays_as_it_is_while_the_hypernetwork_learns(
         return backbone
 
     monkeypatch.setattr(learn, "load_adapted", kept)
-    place = _without(finished, "union_weights", tmp_path)
+    place = copy_of(finished, tmp_path, without="union_weights")
     made, _ = materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
     (backbone, before), build = loaded[0], _build(place)
     assert all(torch.equal(value, before[name]) for name, value in _weights(backbone).items())
@@ -156,7 +156,7 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
                 raise KeyboardInterrupt
 
     monkeypatch.setattr(training, "training_loop", watched)
-    place = _without(finished, "union_weights", tmp_path)
+    place = copy_of(finished, tmp_path, without="union_weights")
     with pytest.raises(KeyboardInterrupt):
         materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
     made, _ = materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
@@ -227,11 +227,6 @@ def test_the_union_is_compared_with_both_systems(
 def _weights(backbone) -> dict[str, torch.Tensor]:
     networks = {"unet": backbone.unet, "text_encoder": backbone.text_encoder}
     return {f"{k}.{name}": value for k, network in networks.items() for name, value in network.state_dict().items()}
-
-
-def _without(place: Workplace, asset: str, folder: Path) -> Workplace:
-    """A copy of a store that lacks an asset."""
-    return Workplace.at(shutil.copytree(place.store_root, folder / "store", ignore=shutil.ignore_patterns(asset)))
 
 
 def _build(place: Workplace) -> SimpleNamespace:
