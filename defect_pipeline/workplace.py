@@ -5,7 +5,7 @@
 
 import json
 import os
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from defect_pipeline import imaging
@@ -40,11 +40,15 @@ class Workplace:
     @classmethod
     def at(cls, store_root: Path, **changes: object) -> "Workplace":
         """As the store's note says, with those ``changes`` that are not None. Raises PipelineError for a damaged note."""
-        note = store_root.resolve() / NOTE
+        root = store_root.resolve()
+        note = root / NOTE
         given = {name: value for name, value in changes.items() if value is not None}
         try:
             known = json.loads(note.read_text()) if note.exists() else {}
-            return cls(store_root.resolve(), **(known | given))
+            place = cls(root, **(known | given))
+            if "data" in given or not place.data:
+                return place
+            return replace(place, data=str(root / place.data))  # relative where it lies in the store
         except (ValueError, TypeError) as error:  # no JSON, or other names than ours
             raise PipelineError(
                 f"{note} cannot be read ({error}): remove it, and run again with --data, --profile and what else was chosen."
@@ -63,7 +67,7 @@ class Workplace:
         return Pipeline(
             data=str(self.data_root), profile=self.profile, seed=self.seed, system=self.system,
             part_regex=self.part_regex, drawn_masks=self.drawn_masks, placement_maps=self.placement_maps,
-            thresholds=str(Path(self.thresholds).resolve()) if self.thresholds else "",
+            thresholds=str(Path(self.thresholds).resolve()) if self.thresholds else "", home=str(self.store_root),
         )  # fmt: skip
 
     def open(self) -> None:
@@ -84,6 +88,6 @@ class Workplace:
             imaging.sample.make_sample(self.data_root)
         if not self.data_root.is_dir():
             raise PipelineError(f"There is no folder {self.data_root}; name the folder of your images with --data.")
-        note = asdict(self) | {"data": str(self.data_root) if self.data else "", "thresholds": pipeline.thresholds}
+        note = asdict(self) | {"data": pipeline.recorded_root if self.data else "", "thresholds": pipeline.thresholds}
         del note["store_root"]
         atomic_write(self.store_root / NOTE, json.dumps(note, indent=2).encode())

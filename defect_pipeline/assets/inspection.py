@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from defect_pipeline import imaging
-from defect_pipeline.assets.stage import Build, Pipeline, dataset_digest, stage
+from defect_pipeline.assets.stage import Build, Pipeline, data_root, dataset_digest, stage
 from defect_pipeline.automation.partitions import DEFECT_CLASS
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
@@ -26,7 +25,7 @@ if TYPE_CHECKING:
 
 def folder_digest(pipeline: Pipeline) -> str:
     """Names, sizes and times of the files in the data folder: cheap, so a rerun knows whether to look closer."""
-    return digest_of(str(pipeline.root), sorted(scan(pipeline.root).items()))
+    return digest_of(pipeline.recorded_root, sorted(scan(pipeline.root).items()))
 
 
 @stage(
@@ -53,7 +52,7 @@ def inspection_images(build: Build) -> None:
 
     images = dataset.images
     build.metadata |= {
-        "root": str(pipeline.root),
+        "root": pipeline.recorded_root,
         "content": dataset_digest(dataset),
         "images": len(images),
         "defect_free": int((images["defect_class"] == "").sum()),
@@ -89,12 +88,14 @@ def _groups(dataset: Dataset, part_regex: str, build: Build) -> list[str]:
 
 
 def _previous(store: Store, pipeline: Pipeline) -> Dataset | None:
-    """The images that the store knows of this folder from before; their annotations are read anew."""
+    """The images that the store knows of this folder from before, wherever it lay; their annotations are read anew."""
     if not store.partitions("inspection_images"):
         return None
     known = store.current("inspection_images")
-    root = Path(known.metadata["root"])
-    return Dataset.load(known.path, root, annotated=False) if root == pipeline.root else None
+    root = data_root(known)
+    if root != pipeline.root and root.exists():  # another folder
+        return None
+    return Dataset.load(known.path, pipeline.root, annotated=False)
 
 
 def _counts(images: pd.DataFrame) -> list[dict]:

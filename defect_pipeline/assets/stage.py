@@ -49,6 +49,7 @@ class Pipeline(dg.ConfigurableResource):
     drawn_masks: str = ""  # folder with one folder of hand-drawn masks for each class
     placement_maps: str = ""  # folder with a hand-drawn map for each class: the brighter, the likelier
     thresholds: str = ""  # TOML file of those that differ from the profile's
+    home: str = ""  # the folder of the store: data that lies in it moves with it
 
     @property
     def settings(self) -> Profile:
@@ -61,6 +62,13 @@ class Pipeline(dg.ConfigurableResource):
     @property
     def root(self) -> Path:
         return Path(self.data).resolve()
+
+    @property
+    def recorded_root(self) -> str:
+        """The root as the store notes it: relative to `home` where the data lies in it, else absolute."""
+        home = Path(self.home).resolve()
+        inside = self.home and self.root.is_relative_to(home)
+        return self.root.relative_to(home).as_posix() if inside else str(self.root)
 
 
 PartOf = Part | Callable[[Pipeline], Part]  # the same in any case, or as the pipeline is set
@@ -216,7 +224,7 @@ class Stage:
     def _read_of(self, name: str, parent: Artifact, part: Part | None, partition: str | None) -> str:
         if name != INSPECTION or part is None:
             return content(parent, self.reads.get(name))
-        return _part_digest(part, partition, parent.path, parent.metadata["root"], content(parent))
+        return _part_digest(part, partition, parent.path, data_root(parent), content(parent))
 
 
 STAGES: dict[str, Stage] = {}
@@ -235,7 +243,12 @@ def content_of(part: str | None = None) -> str:
 
 def open_dataset(artifact: Artifact) -> Dataset:
     """The data set an `inspection_images` artifact describes."""
-    return _dataset(artifact.path, artifact.metadata["root"], content(artifact))
+    return _dataset(artifact.path, data_root(artifact), content(artifact))
+
+
+def data_root(artifact: Artifact) -> Path:
+    """Where the images of an `inspection_images` artifact lie; a root that it notes relative is below its store."""
+    return (artifact.path.parents[2] / artifact.metadata["root"]).resolve()
 
 
 def dataset_digest(dataset: Dataset) -> str:
@@ -244,12 +257,12 @@ def dataset_digest(dataset: Dataset) -> str:
 
 
 @functools.lru_cache(maxsize=4)  # a look at what is stale asks once for each stage and class
-def _dataset(path: Path, root: str, content: str) -> Dataset:
-    return Dataset.load(path, Path(root))
+def _dataset(path: Path, root: Path, content: str) -> Dataset:
+    return Dataset.load(path, root)
 
 
 @functools.lru_cache(maxsize=1024)
-def _part_digest(part: Part, own: str | None, path: Path, root: str, content: str) -> str:
+def _part_digest(part: Part, own: str | None, path: Path, root: Path, content: str) -> str:
     return dataset_digest(part.of(_dataset(path, root, content), own))
 
 

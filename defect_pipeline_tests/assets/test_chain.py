@@ -44,13 +44,13 @@ def tiny_profile(tiny_backbone: Path):
 
 @pytest.fixture(scope="module")
 def finished(tiny_profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -> Workplace:
-    """A store in which one run has ended well, and without a network."""
-    base = tmp_path_factory.mktemp("chain")
-    write_component(base / "data")
+    """A store that holds its images, and in which one run has ended well and without a network."""
+    store = tmp_path_factory.mktemp("chain") / "store"
+    write_component(store / "component")
     with network_refused() as asked:
-        assert main(["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", "tiny"]) == 0
+        assert main(["run", "--data", str(store / "component"), "--store", str(store), "--profile", "tiny"]) == 0
     assert asked == []
-    return Workplace.at(base / "store")
+    return Workplace.at(store)
 
 
 def test_the_joined_set_is_valid_and_holds_every_class(finished: Workplace):
@@ -195,6 +195,28 @@ def test_a_second_run_makes_no_run(finished: Workplace):
         assert instance.get_runs_count() == before
         classes = instance.get_dynamic_partitions("defect_class")
     assert sorted(classes) == ["alpha", "beta"]
+
+
+def test_a_store_that_was_moved_goes_on(finished: Workplace, tmp_path: Path):
+    with open_instance(finished.store_root) as instance:
+        before = instance.get_runs_count()
+    moved = tmp_path / "elsewhere" / "renamed"
+    moved.parent.mkdir()
+    shutil.move(finished.store_root, moved)
+    try:
+        assert main(["check", "--store", str(moved)]) == 0
+        assert main(["report", "--store", str(moved), "--to", str(tmp_path / "page.html")]) == 0
+        assert main(["run", "--store", str(moved)]) == 0
+        with open_instance(moved) as instance:
+            assert instance.get_runs_count() == before
+        assert "What is missing" not in (tmp_path / "page.html").read_text()
+        place = Workplace.at(moved)
+        dataset = open_dataset(place.store.current("inspection_images"))
+        assert dataset.root == place.data_root == moved / "component" and dataset.image(1).ndim == 3
+        assert not finished.store_root.exists()
+    finally:
+        shutil.rmtree(finished.store_root, ignore_errors=True)
+        shutil.move(moved, finished.store_root)
 
 
 def test_manifest_and_check_read_the_store(finished: Workplace, capsys: pytest.CaptureFixture[str]):

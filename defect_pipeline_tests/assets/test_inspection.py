@@ -1,6 +1,7 @@
 """What a look at the images costs when some have joined, and that half of the annotations are never taken for all."""
 
 import json
+import shutil
 import time
 from pathlib import Path
 
@@ -10,7 +11,7 @@ import pytest
 from PIL import Image
 
 from defect_pipeline.assets.inspection import inspection_images
-from defect_pipeline.assets.stage import Pipeline
+from defect_pipeline.assets.stage import Pipeline, open_dataset
 from defect_pipeline.automation.sensor import Snapshot, reason_to_wait
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging import descriptions
@@ -58,6 +59,26 @@ def test_ten_images_that_join_are_ten_described(tmp_path: Path, monkeypatch: pyt
     assert metadata["images"] == 20 and metadata["rejected"] == 1 and not calls
     kept = list(Store(root=str(tmp_path / "store")).cache("inspection_images").iterdir())
     assert len(kept) == 20 + 1  # the gallery
+
+
+def test_a_data_folder_that_was_moved_keeps_its_split_and_another_one_does_not(tmp_path: Path) -> None:
+    store, data = Store(root=str(tmp_path / "store")), tmp_path / "data"
+    for name in ("pit", "fray"):
+        add(data / name, *"abcdefghij")
+
+    def look(folder: Path, seed: int) -> dict[str, str]:
+        resources = {"store": store, "pipeline": Pipeline(data=str(folder), seed=seed)}
+        with dg.DagsterInstance.ephemeral() as instance:
+            assert dg.materialize([inspection_images], resources=resources, instance=instance).success
+        dataset = open_dataset(store.current("inspection_images"))
+        assert dataset.root == folder
+        return dict(dataset.images[["path", "split"]].itertuples(index=False, name=None))
+
+    first = look(data, 0)
+    other = look(shutil.copytree(data, tmp_path / "other"), 1)  # beside it
+    assert first != other
+    (tmp_path / "other").rename(tmp_path / "moved")
+    assert look(tmp_path / "moved", 2) == other
 
 
 def test_half_written_annotations_leave_the_last_good_table(tmp_path: Path) -> None:

@@ -5,11 +5,13 @@ A seed draws its own split, so that over seeds more parts are tested on than the
 
 from __future__ import annotations
 
+import os
 from dataclasses import astuple
+from pathlib import Path
 
 import numpy as np
 
-from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, materialize, open_dataset
+from defect_pipeline.assets.stage import STAGES, Build, Pipeline, content, data_root, materialize, open_dataset
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.splits import assign_splits
 from defect_pipeline.lazy import pd
@@ -47,15 +49,17 @@ def chain_of(build: Build, share: str, seed: int, stages: tuple[str, ...] = CHAI
     store = Store(root=str(build.store.cache("experiments") / digest_of(share, seed)))
     known, dataset = build.parent("inspection_images"), build.dataset()
     fractions = astuple(build.settings.splits)
-    digest = digest_of(content(known), fractions, share, seed)
-    if (made := store.find("inspection_images", digest)) is not None:
+    digest, root = digest_of(content(known), fractions, share, seed), known.metadata["root"]
+    if not Path(root).is_absolute():  # to the store around this one
+        root = os.path.relpath(data_root(known), store.root)
+    if (made := store.find("inspection_images", name := digest_of(digest, root))) is not None:
         store.set_current(made)
     else:
         dataset = dataset.with_columns(split=assign_splits(dataset.images, None, fractions, seed))
         unused = _shows_defects(dataset) & ~dataset.images["group"].isin(chosen_groups(dataset, SHARES[share], seed))
-        with store.create("inspection_images", digest, parents={}) as draft:
+        with store.create("inspection_images", name, parents={}) as draft:
             dataset.with_columns(split=dataset.images["split"].mask(unused, "unused")).save(draft.path)
-            draft.metadata |= {"root": known.metadata["root"], "content": digest}
+            draft.metadata |= {"root": root, "content": digest}
     chain = Chain(build, store, build.pipeline.model_copy(update={"seed": seed}))
     for name in stages:
         chain.make(name)
