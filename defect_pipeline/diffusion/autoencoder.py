@@ -6,6 +6,7 @@ zero, and the decoder predicts every patch from its 3x3 neighbourhood of latents
 """
 
 from collections.abc import Iterable
+from typing import Self
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
@@ -46,7 +47,7 @@ class LinearPatchAutoencoder(ModelMixin, ConfigMixin):
 
     @classmethod
     @torch.no_grad()
-    def fit(cls, batches: Iterable[Tensor], luma_channels: int = 10, chroma_channels: int = 2, patch: int = 4):
+    def fit(cls, batches: Iterable[Tensor], luma_channels: int = 10, chroma_channels: int = 2, patch: int = 4) -> Self:
         """Fit both maps to images (B, 3, H, W) in [-1, 1]: PCA for the encoder, ridge regression for the decoder.
 
         Component k is divided by std_k ** 0.6, which leaves coarse structure the louder part of a latent, and all of
