@@ -12,15 +12,14 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.lazy import pd
 
 SPLITS = ("train", "val", "test")
-FRACTIONS = (0.7, 0.1, 0.2)
 _FILL_ORDER = ("train", "test", "val")  # which side a class with few groups gets first
 
 
 def assign_splits(
     images: pd.DataFrame,
-    previous: pd.DataFrame | None = None,
-    fractions: tuple[float, float, float] = FRACTIONS,
-    seed: int = 0,
+    previous: pd.DataFrame | None,
+    fractions: tuple[float, float, float],
+    seed: int,
 ) -> pd.Series:
     """The split ("train", "val" or "test") of each row of `images` (columns sha256, defect_class, group), on its index.
 

@@ -7,6 +7,8 @@ import pytest
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.splits import assign_splits, check_splits, manifest_digest, moved_images
 
+FRACTIONS = (0.7, 0.1, 0.2)
+
 
 def manifest(groups: dict[str, list[str]]) -> pd.DataFrame:
     """group -> the class of each of its images; paths and hashes follow from the group's name."""
@@ -27,8 +29,17 @@ def mixed_manifest(parts: int) -> pd.DataFrame:
     )
 
 
-def with_splits(images: pd.DataFrame, **options: object) -> pd.DataFrame:
-    return images.assign(split=assign_splits(images, **options))  # type: ignore[arg-type]
+def assigned(
+    images: pd.DataFrame,
+    previous: pd.DataFrame | None = None,
+    fractions: tuple[float, float, float] = FRACTIONS,
+    seed: int = 0,
+) -> pd.Series:
+    return assign_splits(images, previous, fractions, seed)
+
+
+def with_splits(images: pd.DataFrame, previous: pd.DataFrame | None = None, seed: int = 0) -> pd.DataFrame:
+    return images.assign(split=assigned(images, previous, seed=seed))
 
 
 def sides(images: pd.DataFrame, defect_class: str) -> dict[str, int]:
@@ -80,14 +91,14 @@ def test_every_class_reaches_train_when_parts_show_several_classes(seed: int) ->
 def test_rows_may_come_in_any_order_and_groups_under_any_name() -> None:
     images = mixed_manifest(50)
     shuffled = images.sample(frac=1, random_state=3)
-    pd.testing.assert_series_equal(assign_splits(images), assign_splits(shuffled).sort_index())
+    pd.testing.assert_series_equal(assigned(images), assigned(shuffled).sort_index())
     renamed = images.assign(group=images["group"].map(lambda name: name[::-1] + "x"))
-    pd.testing.assert_series_equal(assign_splits(images), assign_splits(renamed))
+    pd.testing.assert_series_equal(assigned(images), assigned(renamed))
 
 
 def test_another_seed_draws_another_split() -> None:
     images = mixed_manifest(50)
-    assert not assign_splits(images, seed=0).equals(assign_splits(images, seed=1))
+    assert not assigned(images, seed=0).equals(assigned(images, seed=1))
 
 
 def test_added_images_move_no_old_one_and_fill_what_lacks() -> None:
@@ -112,7 +123,7 @@ def test_a_new_image_of_a_placed_part_joins_it() -> None:
     images = pd.concat([before, manifest({"new": [""]}).assign(path="later.png")], ignore_index=True)
     for group, rows in before.groupby("group"):
         images.loc[images.index[-1], "group"] = group
-        assert assign_splits(images, previous=before).iloc[-1] == rows["split"].iloc[0]
+        assert assigned(images, previous=before).iloc[-1] == rows["split"].iloc[0]
 
 
 def test_a_link_between_two_sides_moves_the_smaller_one_and_says_so() -> None:
@@ -142,10 +153,10 @@ def test_check_names_what_makes_a_split_unusable() -> None:
 
 def test_a_side_without_a_share_stays_empty_and_wrong_fractions_are_refused() -> None:
     images = mixed_manifest(30)
-    assert set(assign_splits(images, fractions=(0.8, 0.0, 0.2))) == {"train", "test"}
+    assert set(assigned(images, fractions=(0.8, 0.0, 0.2))) == {"train", "test"}
     for fractions in ((0.7, 0.1, 0.1), (0.0, 0.5, 0.5), (1.2, -0.1, -0.1)):
         with pytest.raises(PipelineError, match="add up to 1"):
-            assign_splits(images, fractions=fractions)
+            assigned(images, fractions=fractions)
 
 
 def test_digest_depends_on_every_column_and_not_on_the_order() -> None:
