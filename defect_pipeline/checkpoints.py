@@ -59,13 +59,13 @@ def read_tensors(path: Path) -> dict[str, Tensor] | None:
     return tensors
 
 
-def under(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The tensors by longer names, so that those of several parts fit into one file."""
+def with_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """The tensors by longer names, so that those of several networks fit into one file."""
     return {f"{prefix}.{name}": tensor for name, tensor in tensors.items()}
 
 
-def part(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """Those that `under` put there, by their own names."""
+def without_prefix(prefix: str, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """Those that `with_prefix` put there, by their own names."""
     return {name[len(prefix) + 1 :]: tensor for name, tensor in tensors.items() if name.startswith(f"{prefix}.")}
 
 
@@ -87,7 +87,7 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
         # fused AdamW walks parameter and moments in memory's order: theirs must be the parameter's, channels last
         state["state"][i] = {
             name: value if name == "step" else torch.empty_like(parameter).copy_(value)
-            for name, value in part(str(i), tensors).items()
+            for name, value in without_prefix(str(i), tensors).items()
         }
     optimizer.load_state_dict(state)
 

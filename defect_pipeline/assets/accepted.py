@@ -15,8 +15,8 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.faithfulness import change, refined_mask
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import component_mask
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.lazy import pd
 
 VERDICTS = "verdicts.parquet"
@@ -31,7 +31,7 @@ REASONS = {
 @stage(
     parents=("inspection_images", "defect_free_pool", "mask_bank", "sadf_images", "faithfulness_report", "copy_report"),
     settings=lambda pipeline: pipeline.settings.filter,
-    images=Part(splits=()),
+    images=Subset(splits=()),
     group="synthesis",
     kinds={"coco"},
     partitioned=True,

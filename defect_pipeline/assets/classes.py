@@ -10,7 +10,7 @@ from defect_pipeline.assets.references import HELD_OUT, defect_window, extractor
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import read_set
 from defect_pipeline.evaluation.classes import confusion
-from defect_pipeline.imaging.parts import Part
+from defect_pipeline.imaging.subsets import Subset
 
 REPORT = "report.json"
 
@@ -47,7 +47,7 @@ class ClassConfusion:
 @stage(
     parents=("inspection_images", "mask_bank", "sadf_images"),
     settings=window_settings,
-    images=Part(shows="defects"),
+    images=Subset(shows="defects"),
     group="evaluation",
     kinds={"torch"},
     gpu=True,

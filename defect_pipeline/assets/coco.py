@@ -16,8 +16,8 @@ from defect_pipeline.files import content_digest
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.imaging.subsets import Subset
 
 FILTERED, UNFILTERED = "annotations.json", "annotations_unfiltered.json"
 Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
@@ -26,7 +26,7 @@ Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # image
 @stage(
     parents=("inspection_images", "sadf_images", "sadf_accepted", "fid_report"),
     settings=lambda pipeline: [pipeline.settings.thresholds.over_classes(name) for name in ("kid", "fid")],
-    images=Part(("train",), "defects"),
+    images=Subset(("train",), "defects"),
     group="synthesis",
     kinds={"coco"},
 )

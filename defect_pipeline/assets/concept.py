@@ -13,8 +13,8 @@ from defect_pipeline.assets.drivers import TRAINING, read_training
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.checkpoints import load_weights, read_tensors, write_tensors
 from defect_pipeline.files import directory_digest
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -40,7 +40,7 @@ def backbone_of(pipeline: Pipeline) -> str:
 @stage(
     parents=("inspection_images", "topological_drivers"),
     settings=lambda pipeline: (pipeline.settings.concept, *sampler(pipeline), backbone_of(pipeline)),
-    images=Part(splits=()),
+    images=Subset(splits=()),
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,

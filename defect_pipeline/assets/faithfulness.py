@@ -14,8 +14,8 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES, PAINTED_FROM, Painter, load_painter, paint_set
 from defect_pipeline.evaluation.faithfulness import TwinFigures, change, twin_figures, twin_table
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.lazy import pd
 
 TWINS, TABLE, REPORT = "twins", "twins.parquet", "report.json"
@@ -25,7 +25,7 @@ SHOWN = 6  # best and worst cases each
 @stage(
     parents=(*PAINTED_FROM, "sadf_images"),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
-    images=Part(splits=()),
+    images=Subset(splits=()),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -14,7 +14,7 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.evaluation.distances import Comparison, Moments, compare, frechet_distance
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.parts import Part
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.profiles import Thresholds
 
 
@@ -43,7 +43,7 @@ class Report:
     settings=lambda pipeline: (
         pipeline.settings.extractor, pipeline.settings.extractor_weights, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom,
     ),
-    images=Part(shows="own class", classes="shown"),
+    images=Subset(shows="own class", classes="shown"),
     group="synthesis",
     kinds={"torch"},
     partitioned=True,

@@ -12,8 +12,8 @@ from defect_pipeline.assets.concept import concept_prompt, describe_training, lo
 from defect_pipeline.assets.drivers import TRAINING, TrainingCrops, read_training
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.imaging.drivers import without_defects
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 @stage(
     parents=("inspection_images", "topological_drivers", "concept_weights"),
     settings=lambda pipeline: (pipeline.settings.hypernetwork, *sampler(pipeline)),
-    images=Part(splits=()),
+    images=Subset(splits=()),
     group="generator",
     kinds={"torch", "diffusers"},
     gpu=True,

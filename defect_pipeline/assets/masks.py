@@ -24,10 +24,10 @@ from defect_pipeline.imaging.masks import (
     read_hand_drawn,
     sample_masks,
 )
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.placement import Placement
 from defect_pipeline.imaging.shapes import ShapeModel
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.lazy import pd
 
 
@@ -43,10 +43,10 @@ class BankEntry:
         return np.any([mask for _, mask in self.masks], axis=0)
 
 
-def annotated(pipeline: Pipeline) -> Part:
+def annotated(pipeline: Pipeline) -> Subset:
     """The train images of a class that masks and generator are made from."""
     drivers = pipeline.settings.drivers
-    return Part(("train",), "own class", "ranked", most=drivers.images, seed=pipeline.seed)
+    return Subset(("train",), "own class", "ranked", most=drivers.images, seed=pipeline.seed)
 
 
 def _drawn_digest(pipeline: Pipeline) -> str:

@@ -12,8 +12,8 @@ from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_featu
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.synthesis import PAINTED_FROM, image_seed, load_generator, paint, read_canvases
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.imaging.subsets import Subset
 
 ORDERS = ("condition only", "concept, then condition")
 REPORT = "order.json"
@@ -37,7 +37,7 @@ class Judged:
         pipeline.settings.concept, pipeline.settings.hypernetwork, pipeline.settings.synthesis, pipeline.settings.precision,
         pipeline.settings.drivers.zoom, pipeline.settings.extractor, pipeline.settings.extractor_weights,
     ),
-    images=Part(HELD_OUT, "defects"),
+    images=Subset(HELD_OUT, "defects"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     gpu=True,

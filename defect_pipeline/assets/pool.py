@@ -5,8 +5,8 @@ from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, save_png
+from defect_pipeline.imaging.subsets import Subset
 
 IMAGES = "images"
 
@@ -14,7 +14,7 @@ IMAGES = "images"
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.pool, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom),
-    images=lambda pipeline: Part(
+    images=lambda pipeline: Subset(
         ("train",), "no defect", "shown", most=pipeline.settings.pool.images, seed=pipeline.seed
     ),
     group="data",

@@ -37,8 +37,8 @@ from defect_pipeline.evaluation.segmentation import mask_iou
 from defect_pipeline.evaluation.variety import variety
 from defect_pipeline.imaging.geometry import square_crop
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.imaging.subsets import Subset
 
 REPORT = "report.json"
 SCORE = 0.5  # of a detection that counts
@@ -51,7 +51,7 @@ VARIED = 10  # drivers, and images of each
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.drivers.size, backbone_of(pipeline)),
-    images=Part(("test",)),
+    images=Subset(("test",)),
     group="evaluation",
     kinds={"torch", "diffusers"},
     gpu=True,
@@ -82,7 +82,7 @@ def _native_crops(build: Build) -> tuple[list[np.ndarray], list[np.ndarray]]:
     """A crop of each test image that is large enough, around its defect, and its mask: nothing is resized."""
     dataset, size = build.dataset(), build.settings.drivers.size
     images, masks = [], []
-    for image_id in dataset.subset("test"):
+    for image_id in dataset.of_split("test"):
         image, named = dataset.image(image_id), dataset.masks(image_id)
         height, width = image.shape[:2]
         if min(height, width) < size:
@@ -115,7 +115,7 @@ def _painted_and_compared(pipeline: Pipeline) -> tuple:
 @stage(
     parents=(*PAINTED_FROM, "sadf_images"),
     settings=_painted_and_compared,
-    images=Part(HELD_OUT, "own class", "shown"),
+    images=Subset(HELD_OUT, "own class", "shown"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -183,7 +183,7 @@ class Agreement:
 @stage(
     parents=(*PAINTED_FROM, "sadf_images", "segmentor"),
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision, pipeline.settings.segmentor),
-    images=Part(("test",), "own class"),
+    images=Subset(("test",), "own class"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,
@@ -230,7 +230,7 @@ def agreement_report(build: Build) -> None:
 @stage(
     parents=PAINTED_FROM,
     settings=_painted_and_compared,
-    images=Part(HELD_OUT, "own class", "shown"),
+    images=Subset(HELD_OUT, "own class", "shown"),
     group="evaluation",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -13,13 +13,20 @@ import numpy as np
 from defect_pipeline import recognition
 from defect_pipeline.assets.coco import Annotated, read_coco
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.checkpoints import load_weights, part, read_tensors, save_weights, under, write_tensors
+from defect_pipeline.checkpoints import (
+    load_weights,
+    read_tensors,
+    save_weights,
+    with_prefix,
+    without_prefix,
+    write_tensors,
+)
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
 from defect_pipeline.imaging.crops import Crop, whole, windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -32,7 +39,7 @@ CHECKPOINT_STEPS = 50
 @stage(
     parents=("inspection_images", "sadf_coco"),
     settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
-    images=Part(("train", "val")),
+    images=Subset(("train", "val")),
     group="recognition",
     kinds={"torch", "torchvision"},
     version="3",
@@ -82,7 +89,7 @@ def train_stages(
     for number, (source, steps) in enumerate(stages):
         file = build.workdir / f"{name}.{number}.safetensors"
         resume = read_tensors(file)
-        best = part("best", resume or {})
+        best = without_prefix("best", resume or {})
         loop = recognition.segmentor.train_segmentor(
             model, *data[source], steps=steps, seed=seed, batch=settings.batch,
             learning_rate=settings.learning_rate, strong=strong, resume=resume,
@@ -97,10 +104,10 @@ def train_stages(
                 if not best or score >= best["score"]:
                     best = state.scored(score)
             if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
-                write_tensors(file, {**state.state_dict(), **under("best", best)})
+                write_tensors(file, {**state.state_dict(), **with_prefix("best", best)})
         done += steps
     if best:
-        model.load_state_dict(part("parameters", best), strict=False)
+        model.load_state_dict(without_prefix("parameters", best), strict=False)
     return losses
 
 
@@ -112,7 +119,7 @@ def _trials(steps: int, trials: int) -> set[int]:
 @stage(
     parents=("inspection_images", "segmentor"),
     settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
-    images=Part(("test",)),
+    images=Subset(("test",)),
     group="recognition",
     kinds={"torch", "coco"},
     version="2",
@@ -202,7 +209,7 @@ def annotated_images(dataset: Dataset, split: str, size: int, *, defective: bool
 
 
 def _ids(dataset: Dataset, split: str, *, defective: bool) -> list[int]:
-    return [i for i in dataset.subset(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
+    return [i for i in dataset.of_split(split) if (dataset.images.at[i, "defect_class"] != "") == defective]
 
 
 def annotated(dataset: Dataset, crops: Sequence[Crop]) -> Annotated:

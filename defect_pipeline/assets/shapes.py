@@ -10,9 +10,9 @@ from defect_pipeline import evaluation
 from defect_pipeline.assets.references import HELD_OUT, real_crops
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.imaging.masks import Vary, like_annotated
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.shapes import ShapeModel, mirrored, on_grid
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.imaging.subsets import Subset
 
 REPORT = "report.json"
 MADE = 200  # shapes of each strategy
@@ -22,7 +22,7 @@ SHOWN = 12
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: (pipeline.settings.drivers, pipeline.settings.masks.sizes),
-    images=Part(shows="own class", classes="shown"),
+    images=Subset(shows="own class", classes="shown"),
     group="evaluation",
     kinds={"opencv"},
     partitioned=True,

@@ -24,9 +24,9 @@ from defect_pipeline.automation.partitions import defect_classes
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import save_png, thumbnail_markdown
 from defect_pipeline.imaging.splits import manifest_digest
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.profiles import Profile, load_profile
 from defect_pipeline.store import Artifact, Draft, Store, digest_of
 from defect_pipeline.thresholds import read_thresholds
@@ -71,7 +71,7 @@ class Pipeline(dg.ConfigurableResource):
         return self.root.relative_to(home).as_posix() if inside else str(self.root)
 
 
-PartOf = Part | Callable[[Pipeline], Part]  # the same in any case, or as the pipeline is set
+SubsetOf = Subset | Callable[[Pipeline], Subset]  # the same in any case, or as the pipeline is set
 
 
 @dataclass
@@ -99,9 +99,9 @@ class Build:
         return self.pipeline.settings
 
     @property
-    def part(self) -> Part | None:
+    def subset(self) -> Subset | None:
         """Which of the inspection images the stage reads; None: all."""
-        return self.stage.part(self.pipeline)
+        return self.stage.subset(self.pipeline)
 
     @property
     def path(self) -> Path:
@@ -116,13 +116,13 @@ class Build:
     def parent(self, name: str, partition: str | None = None) -> Artifact:
         """The artifact of a parent, of this build's own class if the parent has classes and none is named.
 
-        Raises KeyError for what the stage does not list, and for inspection images of which it reads a part.
+        Raises KeyError for what the stage does not list, and for inspection images of which it reads a subset.
         """
         name = self.named(name)
         if name not in self.stage.parents:
             raise KeyError(f"{self.stage.name} does not list {name} as a parent")
-        if name == INSPECTION and self.part is not None:
-            raise KeyError(f"{self.stage.name} reads a part of the images only: take it from `dataset`")
+        if name == INSPECTION and self.subset is not None:
+            raise KeyError(f"{self.stage.name} reads a subset of the images only: take it from `dataset`")
         if STAGES[name].partitioned and partition is None:
             partition = self.partition
         return self.inputs[name, partition]
@@ -138,20 +138,20 @@ class Build:
     @cached_property
     def _dataset(self) -> Dataset:
         whole = open_dataset(self.inputs[INSPECTION, None])
-        return whole if self.part is None else self.part.of(whole, self.partition)
+        return whole if self.subset is None else self.subset.of(whole, self.partition)
 
     def classes(self) -> tuple[str, ...]:
         """Defect classes of the component, in the order that gives them colours and category ids.
 
         Raises KeyError where the stage does not read all of them.
         """
-        if self.part is not None and self.part.classes != "all":
+        if self.subset is not None and self.subset.classes != "all":
             raise KeyError(f"{self.stage.name} does not read the names of all classes")
         return self.dataset().categories
 
     def colours(self) -> dict[str, tuple[int, int, int]]:
         """RGB of the defect classes, at least of those shown. Raises KeyError where the stage does not read their ranks."""
-        if self.part is not None and self.part.classes == "shown":
+        if self.subset is not None and self.subset.classes == "shown":
             raise KeyError(f"{self.stage.name} does not read the ranks of the classes")
         return class_colours(self.dataset().categories)
 
@@ -182,7 +182,7 @@ class Stage:
     kinds: frozenset[str]
     partitioned: bool
     cells: tuple[str, ...]  # its own partitions, where they are not the defect classes
-    images: PartOf | None  # which of the inspection images it reads; None: all
+    images: SubsetOf | None  # which of the inspection images it reads; None: all
     gpu: bool
     instead: Mapping[str, str]  # parents by the names that its build function knows them under
     reads: Mapping[str, str] = field(default_factory=dict)  # the only part of a parent, by its name, that it reads
@@ -198,11 +198,13 @@ class Stage:
 
     def digest_from(self, inputs: Inputs, pipeline: Pipeline, partition: str | None) -> str:
         """What the artifact is called that is made from these parents."""
-        part = self.part(pipeline)
-        parents = [(name, k, self._read_of(name, artifact, part, partition)) for (name, k), artifact in inputs.items()]
+        subset = self.subset(pipeline)
+        parents = [
+            (name, k, self._read_of(name, artifact, subset, partition)) for (name, k), artifact in inputs.items()
+        ]
         return digest_of(self.name, self.version, self.settings(pipeline), pipeline.seed, parents)
 
-    def part(self, pipeline: Pipeline) -> Part | None:
+    def subset(self, pipeline: Pipeline) -> Subset | None:
         """Which of the inspection images it reads; None: all."""
         return self.images(pipeline) if callable(self.images) else self.images
 
@@ -221,10 +223,10 @@ class Stage:
             return (own,)
         return open_dataset(found.get((INSPECTION, None)) or store.current(INSPECTION)).categories
 
-    def _read_of(self, name: str, parent: Artifact, part: Part | None, partition: str | None) -> str:
-        if name != INSPECTION or part is None:
+    def _read_of(self, name: str, parent: Artifact, subset: Subset | None, partition: str | None) -> str:
+        if name != INSPECTION or subset is None:
             return content(parent, self.reads.get(name))
-        return _part_digest(part, partition, parent.path, data_root(parent), content(parent))
+        return _subset_digest(subset, partition, parent.path, data_root(parent), content(parent))
 
 
 STAGES: dict[str, Stage] = {}
@@ -262,8 +264,8 @@ def _dataset(path: Path, root: Path, content: str) -> Dataset:
 
 
 @functools.lru_cache(maxsize=1024)
-def _part_digest(part: Part, own: str | None, path: Path, root: Path, content: str) -> str:
-    return dataset_digest(part.of(_dataset(path, root, content), own))
+def _subset_digest(subset: Subset, own: str | None, path: Path, root: Path, content: str) -> str:
+    return dataset_digest(subset.of(_dataset(path, root, content), own))
 
 
 def chain_settings(pipeline: Pipeline, *stages: str) -> list[tuple[str, Any]]:
@@ -284,7 +286,7 @@ def stage(
     version: str = "1",
     partitioned: bool = False,
     cells: tuple[str, ...] = (),
-    images: PartOf | None = None,
+    images: SubsetOf | None = None,
     gpu: bool = False,
     instead: Mapping[str, str] | None = None,
     reads: Mapping[str, str] | None = None,
@@ -292,7 +294,7 @@ def stage(
     """Make a build function the asset of its name; its docstring's first line is the description in the UI.
 
     ``settings`` picks what the artifact depends on beside its parents: its part of the profile. It is made once for each
-    defect class where it is ``partitioned``, or once for each of ``cells``. ``images`` is the part of the inspection
+    defect class where it is ``partitioned``, or once for each of ``cells``. ``images`` is the subset of the inspection
     images that it reads, or a function of the pipeline that tells it, all of them by default: the build sees no others,
     and changes in others do not touch it. ``gpu``
     puts the step into the GPU pool and tags it for Ray, Kubernetes and Celery. ``instead`` tells functions that ask for

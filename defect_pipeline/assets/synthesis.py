@@ -26,8 +26,8 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.coco import coco_dict
 from defect_pipeline.imaging.drivers import without_defects
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet, overlay, save_png
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.store import atomic_write
 
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ COMPARED = 100  # training crops at most, by which contrasts are matched
 @stage(
     parents=PAINTED_FROM,
     settings=lambda pipeline: (pipeline.settings.synthesis, pipeline.settings.precision),
-    images=Part(splits=()),
+    images=Subset(splits=()),
     group="synthesis",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from defect_pipeline.checkpoints import optimizer_tensors, part, restore_optimizer, under
+from defect_pipeline.checkpoints import optimizer_tensors, restore_optimizer, with_prefix, without_prefix
 from defect_pipeline.diffusion.sampling import initial_noise
 from defect_pipeline.diffusion.training import step_generator
 from defect_pipeline.errors import PipelineError
@@ -85,8 +85,8 @@ class GANTraining:
         """Weights, optimizers and step, as references: to be written at once."""
         tensors = {"step": torch.tensor(self.step)}
         for i, network in enumerate((self.gan.generator, self.gan.discriminator)):
-            tensors |= under(f"network.{i}", network.state_dict())
-            tensors |= under(f"optimizer.{i}", optimizer_tensors(self.optimizers[i]))
+            tensors |= with_prefix(f"network.{i}", network.state_dict())
+            tensors |= with_prefix(f"optimizer.{i}", optimizer_tensors(self.optimizers[i]))
         return tensors
 
 
@@ -154,6 +154,6 @@ def _restore(
     networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Tensor]
 ) -> int:
     for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-        network.load_state_dict(part(f"network.{i}", state))
-        restore_optimizer(optimizer, part(f"optimizer.{i}", state))
+        network.load_state_dict(without_prefix(f"network.{i}", state))
+        restore_optimizer(optimizer, without_prefix(f"optimizer.{i}", state))
     return int(state["step"])

@@ -31,7 +31,7 @@ from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.errors import PipelineError
 
 Model = TypeVar("Model", bound=ModelMixin | PreTrainedModel)
-PARTS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
+FOLDERS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 
 
 @dataclass
@@ -121,9 +121,9 @@ def load_backbone(
 
     ``compiled``, U-Net and hypernetworks go through `torch.compile` when they are first called with a shape.
 
-    Raises PipelineError naming the missing part. Only safetensors are read, and no hub is asked.
+    Raises PipelineError naming the missing folder. Only safetensors are read, and no hub is asked.
     """
-    missing = [part for part in PARTS if not (directory / part).is_dir()]
+    missing = [folder for folder in FOLDERS if not (directory / folder).is_dir()]
     if missing:
         raise PipelineError(
             f"The backbone directory {directory} has no {', '.join(missing)}; point the profile's `backbone` at a diffusers "

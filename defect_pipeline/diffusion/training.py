@@ -13,7 +13,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from defect_pipeline.checkpoints import optimizer_tensors, part, read_tensors, restore_optimizer, under, write_tensors
+from defect_pipeline.checkpoints import (
+    optimizer_tensors,
+    read_tensors,
+    restore_optimizer,
+    with_prefix,
+    without_prefix,
+    write_tensors,
+)
 from defect_pipeline.diffusion.noising import Noising
 from defect_pipeline.errors import PipelineError
 
@@ -119,7 +126,7 @@ class Checkpoint:
         numbered = {f"parameter.{i}": p for i, p in enumerate(parameters)}
         numbered |= {f"average.{i}": a for i, a in enumerate(average)}
         write_tensors(
-            self.path, {"step": torch.tensor(step), **numbered, **under("adam", optimizer_tensors(optimizer))}
+            self.path, {"step": torch.tensor(step), **numbered, **with_prefix("adam", optimizer_tensors(optimizer))}
         )
 
     def load(
@@ -131,7 +138,7 @@ class Checkpoint:
         """
         if (tensors := read_tensors(self.path)) is None:
             return 0
-        saved = {int(i): tensor.shape for i, tensor in part("parameter", tensors).items()}
+        saved = {int(i): tensor.shape for i, tensor in without_prefix("parameter", tensors).items()}
         if saved != {i: p.shape for i, p in enumerate(parameters)}:
             raise PipelineError(f"{self.path} is a checkpoint of another network; remove it, or name another folder.")
         with torch.no_grad():
@@ -139,5 +146,5 @@ class Checkpoint:
                 p.copy_(tensors[f"parameter.{i}"])
             for i, a in enumerate(average):
                 a.copy_(tensors[f"average.{i}"])
-        restore_optimizer(optimizer, part("adam", tensors))
+        restore_optimizer(optimizer, without_prefix("adam", tensors))
         return int(tensors["step"])

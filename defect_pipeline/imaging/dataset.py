@@ -74,7 +74,7 @@ class Dataset:
         """A number below 2**48 that belongs to the image's file: its randomness stays when other images join."""
         return int(str(self.images.at[image_id, "sha256"])[:12], 16)
 
-    def subset(self, split: str) -> list[int]:
+    def of_split(self, split: str) -> list[int]:
         """Image ids of "train", "val" or "test"."""
         return self.images.index[self.images["split"] == split].tolist()
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defect_pipeline import imagenet
-from defect_pipeline.checkpoints import optimizer_tensors, part, restore_optimizer, under
+from defect_pipeline.checkpoints import optimizer_tensors, restore_optimizer, with_prefix, without_prefix
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 
@@ -67,8 +67,8 @@ class ClassifierTraining:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, optimizer and step, as references: to be written at once."""
-        optimizer = under("optimizer", optimizer_tensors(self.optimizer))
-        return {"step": torch.tensor(self.step), **under("model", self.model.state_dict()), **optimizer}
+        optimizer = with_prefix("optimizer", optimizer_tensors(self.optimizer))
+        return {"step": torch.tensor(self.step), **with_prefix("model", self.model.state_dict()), **optimizer}
 
 
 def train_classifier(
@@ -126,8 +126,8 @@ def predict_classes(model: nn.Module, images: np.ndarray, *, batch: int = 32) ->
 
 
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> int:
-    model.load_state_dict(part("model", state))
-    restore_optimizer(optimizer, part("optimizer", state))
+    model.load_state_dict(without_prefix("model", state))
+    restore_optimizer(optimizer, without_prefix("optimizer", state))
     return int(state["step"])
 
 

@@ -25,7 +25,7 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from defect_pipeline import imagenet
-from defect_pipeline.checkpoints import optimizer_tensors, part, restore_optimizer, under
+from defect_pipeline.checkpoints import optimizer_tensors, restore_optimizer, with_prefix, without_prefix
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 from defect_pipeline.recognition.pixels import PixelSegmentor
@@ -179,13 +179,13 @@ class SegmentorTraining:
 
     def state_dict(self) -> dict[str, Tensor]:
         """Trainable tensors, optimizer and step, as references: to be written at once."""
-        optimizer = under("optimizer", optimizer_tensors(self.optimizer))
-        return {"step": torch.tensor(self.step), **under("parameters", self.parameters()), **optimizer}
+        optimizer = with_prefix("optimizer", optimizer_tensors(self.optimizer))
+        return {"step": torch.tensor(self.step), **with_prefix("parameters", self.parameters()), **optimizer}
 
     def scored(self, score: float) -> dict[str, Tensor]:
         """A copy of the trainable tensors, with what they are worth."""
         copies = {name: p.clone() for name, p in self.parameters().items()}
-        return {"score": torch.tensor(score, dtype=torch.float64), **under("parameters", copies)}
+        return {"score": torch.tensor(score, dtype=torch.float64), **with_prefix("parameters", copies)}
 
 
 def train_segmentor(
@@ -241,7 +241,7 @@ def _restore(
     with torch.no_grad():
         for name, parameter in trainable.items():
             parameter.copy_(state[f"parameters.{name}"])
-    restore_optimizer(optimizer, part("optimizer", state))
+    restore_optimizer(optimizer, without_prefix("optimizer", state))
     return int(state["step"])
 
 

@@ -106,7 +106,7 @@ def test_images_and_masks(dataset: Dataset) -> None:
 
 def test_selections(dataset: Dataset) -> None:
     split = dataset.with_columns(split=["train", "train", "test"])
-    assert split.subset("train") == [1, 2] and split.subset("val") == []
+    assert split.of_split("train") == [1, 2] and split.of_split("val") == []
     assert dataset.defect_free() == [2]
     assert dataset.of_class("pit") == [1, 3] and dataset.of_class("crack") == [1]
     assert "split" not in dataset.images

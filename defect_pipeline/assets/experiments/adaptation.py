@@ -26,8 +26,8 @@ from defect_pipeline.assets.stablesdg.adapt import (
 )
 from defect_pipeline.assets.stablesdg.tune import Choice
 from defect_pipeline.assets.stage import Build, Pipeline, stage
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import heat_map
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from defect_pipeline.diffusion.backbone import Backbone
@@ -51,7 +51,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 
 @stage(
-    parents=(*ADAPTED_FROM, "strength_and_guidance"), settings=_settings, images=Part(shows="own class", classes="shown"), group="experiments",
+    parents=(*ADAPTED_FROM, "strength_and_guidance"), settings=_settings, images=Subset(shows="own class", classes="shown"), group="experiments",
     kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_ii_cell(build: Build) -> None:
@@ -124,7 +124,7 @@ ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {
 
 
 @stage(
-    parents=("inspection_images", "strength_and_guidance"), settings=_settings, images=Part(shows="own class", classes="shown"), group="experiments",
+    parents=("inspection_images", "strength_and_guidance"), settings=_settings, images=Subset(shows="own class", classes="shown"), group="experiments",
     kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_iii_cell(build: Build) -> None:
@@ -152,7 +152,7 @@ def table_iii(build: Build) -> None:
 
 
 @stage(
-    parents=ADAPTED_FROM, settings=_settings, images=Part(shows="own class", classes="shown"), group="experiments",
+    parents=ADAPTED_FROM, settings=_settings, images=Subset(shows="own class", classes="shown"), group="experiments",
     kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_iv_cell(build: Build) -> None:

@@ -35,8 +35,8 @@ from defect_pipeline.assets.synthesis import image_seed
 from defect_pipeline.checkpoints import read_tensors, write_tensors
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.geometry import crop_resize
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import heat_map
+from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.store import atomic_write
 
 if TYPE_CHECKING:
@@ -67,7 +67,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 @stage(
     parents=("inspection_images", "token_embedding", "lora_weights", "strength_and_guidance", "stablesdg_images"),
-    settings=_settings, images=Part(shows="own class", classes="ranked"), group="experiments",
+    settings=_settings, images=Subset(shows="own class", classes="ranked"), group="experiments",
     kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
 )  # fmt: skip
 def table_v_cell(build: Build) -> None:

@@ -93,7 +93,7 @@ def _measure(build: Build, share: str) -> None:
     model, stages = new_segmentor(build, cell.seed), [(name, round(steps * part)) for name, part in ARMS[cell.arm]]
     train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
 
-    crops = [whole(dataset, i, build.settings.drivers.size) for i in dataset.subset("test")]
+    crops = [whole(dataset, i, build.settings.drivers.size) for i in dataset.of_split("test")]
     images, truth = annotated(dataset, crops)
     seen = recognition.segmentor.predict(model, images)
     groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]

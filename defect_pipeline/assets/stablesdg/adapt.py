@@ -14,8 +14,8 @@ from defect_pipeline.assets.synthesis import image_seed
 from defect_pipeline.checkpoints import load_weights, save_weights
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, windows
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import contact_sheet
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 EMBEDDING = "learned_embeds.safetensors"  # the name that diffusers looks for
 LINEAR = "linear.safetensors"
 PREVIEWS, PREVIEW_SEED = 6, 20_000_000
-OWN_TRAIN = Part(("train",), "own class", "shown")
+OWN_TRAIN = Subset(("train",), "own class", "shown")
 
 
 def _sampled_with(pipeline: Pipeline) -> tuple:

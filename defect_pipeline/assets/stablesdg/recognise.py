@@ -17,8 +17,8 @@ from defect_pipeline.checkpoints import load_weights, read_tensors, save_weights
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import bars, contact_sheet, curve
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from torch import nn
@@ -32,7 +32,7 @@ Labelled = tuple[np.ndarray, list[int]]  # images (n, S, S, 3) uint8, and the cl
 @stage(
     parents=("inspection_images", "stablesdg_images"),
     settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
-    images=Part(("train",), "defects"),
+    images=Subset(("train",), "defects"),
     group="stablesdg",
     kinds={"torch", "torchvision"},
     gpu=True,
@@ -87,7 +87,7 @@ class Recognised:
 @stage(
     parents=("inspection_images", "recognizer"),
     settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
-    images=Part(("test",), "defects"),
+    images=Subset(("test",), "defects"),
     group="stablesdg",
     kinds={"torch"},
     gpu=True,
@@ -137,7 +137,7 @@ def labelled(dataset: Dataset, split: str, size: int) -> Labelled:
 
     Raises PipelineError without any.
     """
-    crops = [crop for i in dataset.subset(split) for crop in windows(dataset, i, size)]
+    crops = [crop for i in dataset.of_split(split) for crop in windows(dataset, i, size)]
     shown = [(crop.image, {name for name, _ in crop.masks}) for crop in crops]
     kept = [(image, dataset.categories.index(next(iter(names)))) for image, names in shown if len(names) == 1]
     if not kept:

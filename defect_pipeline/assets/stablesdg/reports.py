@@ -12,7 +12,7 @@ from defect_pipeline.assets.stablesdg.adapt import OWN_TRAIN, class_windows
 from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
 from defect_pipeline.assets.stage import Build, Pipeline, stage
 from defect_pipeline.evaluation.distances import Comparison, compare
-from defect_pipeline.imaging.parts import Part
+from defect_pipeline.imaging.subsets import Subset
 
 REPORT = "report.json"
 
@@ -41,7 +41,7 @@ class GeneratedReport:
 @stage(
     parents=("inspection_images", "stablesdg_images"),
     settings=_seen_by,
-    images=Part(shows="own class", classes="shown"),
+    images=Subset(shows="own class", classes="shown"),
     group="stablesdg",
     kinds={"torch"},
     partitioned=True,

@@ -7,8 +7,8 @@ from defect_pipeline.assets.pool import train_pictures
 from defect_pipeline.assets.stablesdg.adapt import class_windows
 from defect_pipeline.assets.stage import STAGES, Build, chain_settings, materialize, stage, stage_like
 from defect_pipeline.assets.union.places import INSTEAD
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.sheets import save_png
+from defect_pipeline.imaging.subsets import Subset
 
 IMAGES = "images"
 BORROWED = ("defect_free_pool", "mask_bank")  # of the first system
@@ -18,7 +18,7 @@ OWN = "pictures show their defects"
 @stage(
     parents=("inspection_images",),
     settings=lambda pipeline: chain_settings(pipeline, *BORROWED),
-    images=Part(("train",)),
+    images=Subset(("train",)),
     group="union",
     kinds={"opencv"},
     partitioned=True,

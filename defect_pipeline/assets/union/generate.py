@@ -18,7 +18,7 @@ from defect_pipeline.assets.synthesis import Canvases, Painter, fill_set, in_bat
 from defect_pipeline.assets.union.canvases import OWN
 from defect_pipeline.assets.union.places import INSTEAD
 from defect_pipeline.imaging.drivers import without_defects
-from defect_pipeline.imaging.parts import Part
+from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from diffusers import ControlNetModel
@@ -36,7 +36,7 @@ def _settings(pipeline: Pipeline) -> tuple:
 
 
 @stage(
-    parents=PAINTED_FROM, settings=_settings, images=Part(splits=()), group="union", kinds={"torch", "diffusers"},
+    parents=PAINTED_FROM, settings=_settings, images=Subset(splits=()), group="union", kinds={"torch", "diffusers"},
     partitioned=True, gpu=True, instead=INSTEAD,
 )  # fmt: skip
 def union_images(build: Build) -> None:
@@ -45,7 +45,7 @@ def union_images(build: Build) -> None:
 
 
 @stage(
-    parents=(*PAINTED_FROM, "union_images"), settings=_settings, images=Part(splits=()), group="union", kinds={"torch", "diffusers"},
+    parents=(*PAINTED_FROM, "union_images"), settings=_settings, images=Subset(splits=()), group="union", kinds={"torch", "diffusers"},
     partitioned=True, gpu=True, instead=INSTEAD,
 )  # fmt: skip
 def union_faithfulness_report(build: Build) -> None:

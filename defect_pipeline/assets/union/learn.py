@@ -6,7 +6,7 @@ from defect_pipeline.assets.hypernetwork import make_hypernetwork
 from defect_pipeline.assets.stablesdg.adapt import load_adapted
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.assets.union.places import INSTEAD
-from defect_pipeline.imaging.parts import Part
+from defect_pipeline.imaging.subsets import Subset
 
 
 @stage(
@@ -14,7 +14,7 @@ from defect_pipeline.imaging.parts import Part
     settings=lambda pipeline: (
         pipeline.settings.hypernetwork, pipeline.settings.stablesdg.prompt, *sampler(pipeline)
     ),
-    images=Part(splits=()),
+    images=Subset(splits=()),
     group="union",
     kinds={"torch", "diffusers"},
     partitioned=True,

@@ -20,10 +20,10 @@ SIDES = (  # of a pixel, clockwise: the (row, column) step to its neighbour ther
 def polygons(mask: np.ndarray) -> list[np.ndarray]:
     """Polygons (n, 2) int of x and y whose union is the (H, W) bool mask, with no point twice and no two overlapping.
 
-    No format here can say "but for the hole", so a part with a hole is cut in two through it, straight down, until no
+    No format here can say "but for the hole", so a piece with a hole is cut in two through it, straight down, until no
     hole is left. The cut has no width: not a pixel is lost.
     """
-    return [_outline(part) + corner for part, corner in _parts(mask)]
+    return [_outline(piece) + corner for piece, corner in _pieces(mask)]
 
 
 def joined(rings: Sequence[np.ndarray]) -> np.ndarray:
@@ -40,13 +40,13 @@ def joined(rings: Sequence[np.ndarray]) -> np.ndarray:
         at = int(near[k][1][start])
         ring = np.roll(rest.pop(k), -start, axis=0)
         whole = np.concatenate([whole[: at + 1], ring, ring[:1], whole[at:]])
-    return whole[(whole != np.roll(whole, 1, axis=0)).any(axis=1)]  # parts that touch share a point
+    return whole[(whole != np.roll(whole, 1, axis=0)).any(axis=1)]  # pieces that touch share a point
 
 
-def _parts(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def _pieces(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
     """Parts of the mask without holes (h, w) bool, as small as they can be, and their corner (x, y) in it.
 
-    Pixels of a part hang together by their sides, and so do those of a hole: then an outline never meets itself.
+    Pixels of a piece hang together by their sides, and so do those of a hole: then an outline never meets itself.
     """
     todo = [(mask, np.zeros(2, dtype=int))]
     while todo:
@@ -54,18 +54,18 @@ def _parts(mask: np.ndarray) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         count, labels, stats, _ = cv2.connectedComponentsWithStats(piece.astype(np.uint8), connectivity=4)
         for label in range(1, count):
             left, top, width, height = stats[label, :4]
-            part = labels[top : top + height, left : left + width] == label
+            piece = labels[top : top + height, left : left + width] == label
             place = corner + (left, top)
-            cut = _column_of_a_hole(part)
+            cut = _column_of_a_hole(piece)
             if cut is None:
-                yield part, place
+                yield piece, place
             else:
-                todo += [(part[:, cut:], place + (cut, 0)), (part[:, :cut], place)]
+                todo += [(piece[:, cut:], place + (cut, 0)), (piece[:, :cut], place)]
 
 
-def _column_of_a_hole(part: np.ndarray) -> int | None:
+def _column_of_a_hole(piece: np.ndarray) -> int | None:
     """The middle column of some hole; None where there is none."""
-    around = np.pad(~part, 1, constant_values=True).astype(np.uint8)
+    around = np.pad(~piece, 1, constant_values=True).astype(np.uint8)
     count, labels, stats, _ = cv2.connectedComponentsWithStats(around, connectivity=4)
     holes = [label for label in range(1, count) if label != labels[0, 0]]
     if not holes:
@@ -74,14 +74,14 @@ def _column_of_a_hole(part: np.ndarray) -> int | None:
     return int(left + width // 2) - 1  # the frame is a pixel wide
 
 
-def _outline(part: np.ndarray) -> np.ndarray:
-    """The corners (n, 2) of a part in one piece without holes, clockwise as seen."""
-    height, width = part.shape
-    framed = np.pad(part, 1)
+def _outline(piece: np.ndarray) -> np.ndarray:
+    """The corners (n, 2) of a piece in one piece without holes, clockwise as seen."""
+    height, width = piece.shape
+    framed = np.pad(piece, 1)
     after = {}
     for (down, right), (x0, y0), (x1, y1) in SIDES:
         neighbour = framed[1 + down : 1 + down + height, 1 + right : 1 + right + width]
-        for y, x in np.argwhere(part & ~neighbour).tolist():
+        for y, x in np.argwhere(piece & ~neighbour).tolist():
             after[x + x0, y + y0] = (x + x1, y + y1)
     point = min(after)
     walk = []

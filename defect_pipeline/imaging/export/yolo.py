@@ -1,8 +1,8 @@
 """YOLO segmentation as Ultralytics reads it: `images/train`, `labels/train`, a `data.yaml`, one line for each defect.
 
-A line is one polygon. A defect of several parts, or with a hole, is one polygon too, that goes from part to part and
+A line is one polygon. A defect of several pieces, or with a hole, is one polygon too, that goes from piece to piece and
 back the same way (see `outlines`): its area is the mask's and the number of defects stays. The alternative, a line for
-each part, would make several defects of one. There is no word for where an image comes from: the file names say it.
+each piece, would make several defects of one. There is no word for where an image comes from: the file names say it.
 """
 
 from collections.abc import Sequence

@@ -1,4 +1,4 @@
-"""Parts of a data set: what a reader declares, is given, and depends on, and nothing else."""
+"""Subsets of a data set: what a reader declares, is given, and depends on, and nothing else."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from defect_pipeline.lazy import pd
 
 
 @dataclass(frozen=True)
-class Part:
+class Subset:
     """The images of some sides of the split that show something in particular.
 
     `splits`   the sides; none of them: no image at all, the names of the classes only.
@@ -30,7 +30,7 @@ class Part:
     seed: int = 0
 
     def of(self, dataset: Dataset, own: str | None = None) -> Dataset:
-        """A data set of this part alone, its images numbered anew: what lies outside leaves no trace in it.
+        """A data set of this subset alone, its images numbered anew: what lies outside leaves no trace in it.
 
         ``own`` is the reader's class. `rejected` and `opened` are empty.
         """

@@ -1,4 +1,4 @@
-"""A part holds what it says, numbered anew, and nothing that lies outside leaves a trace in it."""
+"""A subset holds what it says, numbered anew, and nothing that lies outside leaves a trace in it."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -9,8 +9,8 @@ import pytest
 
 from defect_pipeline.imaging.dataset import INSTANCE_COLUMNS, OPENED_COLUMNS, REJECTED_COLUMNS, Dataset
 from defect_pipeline.imaging.masks import bbox, encode
-from defect_pipeline.imaging.parts import Part
 from defect_pipeline.imaging.splits import manifest_digest
+from defect_pipeline.imaging.subsets import Subset
 
 IMAGES = (  # name, what it shows, its side
     ("a", ("crack",), "train"), ("b", ("crack", "pit"), "train"), ("c", (), "train"),
@@ -39,39 +39,39 @@ def dataset(*images: tuple[str, tuple[str, ...], str]) -> Dataset:
     )
 
 
-def seen(part: Dataset) -> dict[str, list[str]]:
-    """What each image of a part shows, by its path."""
-    return {part.images.at[i, "path"]: [name for name, _ in part.masks(i)] for i in part.images.index}
+def seen(subset: Dataset) -> dict[str, list[str]]:
+    """What each image of a subset shows, by its path."""
+    return {subset.images.at[i, "path"]: [name for name, _ in subset.masks(i)] for i in subset.images.index}
 
 
-def digest(part: Dataset) -> tuple[str, str]:
-    return part.digest, manifest_digest(part.images)
+def digest(subset: Dataset) -> tuple[str, str]:
+    return subset.digest, manifest_digest(subset.images)
 
 
 @pytest.mark.parametrize(
-    ("part", "paths", "classes"),
+    ("subset", "paths", "classes"),
     [
-        (Part(), "abcde", ("crack", "pit", "stain")),
-        (Part(("train",)), "abc", ("crack", "pit", "stain")),
-        (Part(("train",), "defects", "shown"), "ab", ("crack", "pit")),
-        (Part(("train",), "no defect", "shown"), "c", ()),
-        (Part(("train", "test"), "own class", "shown"), "bd", ("crack", "pit")),
-        (Part(("test",), "own class", "ranked"), "d", ("crack", "pit")),
-        (Part(("test",), "own class", "shown"), "d", ("pit",)),
-        (Part(splits=()), "", ("crack", "pit", "stain")),
+        (Subset(), "abcde", ("crack", "pit", "stain")),
+        (Subset(("train",)), "abc", ("crack", "pit", "stain")),
+        (Subset(("train",), "defects", "shown"), "ab", ("crack", "pit")),
+        (Subset(("train",), "no defect", "shown"), "c", ()),
+        (Subset(("train", "test"), "own class", "shown"), "bd", ("crack", "pit")),
+        (Subset(("test",), "own class", "ranked"), "d", ("crack", "pit")),
+        (Subset(("test",), "own class", "shown"), "d", ("pit",)),
+        (Subset(splits=()), "", ("crack", "pit", "stain")),
     ],
 )
-def test_a_part_holds_what_it_says(part: Part, paths: str, classes: tuple[str, ...]) -> None:
+def test_a_subset_holds_what_it_says(subset: Subset, paths: str, classes: tuple[str, ...]) -> None:
     whole = dataset(*IMAGES)
-    found = part.of(whole, "pit")
+    found = subset.of(whole, "pit")
     assert seen(found) == {path: names for path, names in seen(whole).items() if path[0] in paths}
     assert found.categories == classes and found.images.index.tolist() == list(range(1, len(paths) + 1))
     assert found.rejected.empty and found.opened.empty and found.root == whole.root
 
 
 def test_what_lies_outside_leaves_no_trace() -> None:
-    part = Part(("train",), "own class", "ranked")
-    before = part.of(dataset(*IMAGES), "pit")
+    subset = Subset(("train",), "own class", "ranked")
+    before = subset.of(dataset(*IMAGES), "pit")
     for others in (
         [("0", ("crack",), "train"), *IMAGES],  # joins in front: all images are numbered anew
         [*IMAGES, ("g", ("tear",), "train")],  # of a class behind
@@ -79,7 +79,7 @@ def test_what_lies_outside_leaves_no_trace() -> None:
         [(name, () if name == "e" else names, side) for name, names, side in IMAGES],
         [(name, names, "val" if name == "d" else side) for name, names, side in IMAGES],
     ):
-        after = part.of(dataset(*others), "pit")
+        after = subset.of(dataset(*others), "pit")
         assert digest(after) == digest(before)
         pd.testing.assert_frame_equal(after.images, before.images)
         pd.testing.assert_frame_equal(after.instances, before.instances)
@@ -87,8 +87,8 @@ def test_what_lies_outside_leaves_no_trace() -> None:
 
 
 def test_what_lies_inside_does() -> None:
-    part = Part(("train",), "own class", "ranked")
-    before = digest(part.of(dataset(*IMAGES), "pit"))
+    subset = Subset(("train",), "own class", "ranked")
+    before = digest(subset.of(dataset(*IMAGES), "pit"))
     for others in (
         [*IMAGES, ("g", ("pit",), "train")],
         [*IMAGES, ("g", ("ant",), "test")],  # a class in front recolours
@@ -96,24 +96,24 @@ def test_what_lies_inside_does() -> None:
         [(name, ("pit",) if name == "b" else names, side) for name, names, side in IMAGES],
         [(name, names, "test" if name == "b" else side) for name, names, side in IMAGES],
     ):
-        assert digest(part.of(dataset(*others), "pit")) != before
+        assert digest(subset.of(dataset(*others), "pit")) != before
     whole = dataset(*IMAGES)
     other = np.zeros((8, 8), bool)
     other[5:7, 3:5] = True
     redrawn = whole.instances.assign(counts=[encode(other), *whole.instances["counts"][1:]])
-    assert digest(part.of(replace(whole, instances=redrawn), "pit")) == before  # the first is a crack in image a
+    assert digest(subset.of(replace(whole, instances=redrawn), "pit")) == before  # the first is a crack in image a
     redrawn = whole.instances.assign(counts=whole.instances["counts"].where(whole.instances.index != 1, encode(other)))
-    assert digest(part.of(replace(whole, instances=redrawn), "pit")) != before  # a crack, but in an image with a pit
+    assert digest(subset.of(replace(whole, instances=redrawn), "pit")) != before  # a crack, but in an image with a pit
 
 
 def test_of_many_a_part_draws_some_and_few_that_join_are_among_them() -> None:
     many = [(f"m{number}", (), "train") for number in range(10, 50)]
-    part = Part(("train",), "no defect", "shown", most=8, seed=1)
-    before = part.of(dataset(*many))
+    subset = Subset(("train",), "no defect", "shown", most=8, seed=1)
+    before = subset.of(dataset(*many))
     assert len(before.images) == 8 and before.images["path"].is_monotonic_increasing
     places = []
     for number in range(60):
-        after = part.of(dataset(*many, (f"new{number}", (), "train")))
+        after = subset.of(dataset(*many, (f"new{number}", (), "train")))
         gone, come = (
             set(one.images["path"]) - set(other.images["path"]) for one, other in ((before, after), (after, before))
         )
@@ -121,5 +121,5 @@ def test_of_many_a_part_draws_some_and_few_that_join_are_among_them() -> None:
         assert bool(come) or digest(after) == digest(before)
         places.append(len(come))
     assert 1 <= sum(places) <= 30  # 12 are to be expected
-    assert digest(replace(part, seed=2).of(dataset(*many))) != digest(before)
-    assert len(replace(part, most=41).of(dataset(*many)).images) == 40
+    assert digest(replace(subset, seed=2).of(dataset(*many))) != digest(before)
+    assert len(replace(subset, most=41).of(dataset(*many)).images) == 40
