@@ -127,8 +127,8 @@ def load_backbone(
     if missing:
         raise PipelineError(
             f"The backbone directory {directory} has no {', '.join(missing)}; point the profile's `backbone` at a diffusers "
-            "model directory, or install the package anew for the embedded one, "
-            "which `defect-pipeline backbone train` makes too."
+            "model directory, or restore the embedded one by installing the package "
+            "anew; `defect-pipeline backbone train` makes one like it."
         )
     backbone = Backbone(
         directory,
