@@ -24,6 +24,10 @@ log = logging.getLogger("defect_pipeline")
 CHECKSUM = "sha256"  # safetensors notices a file that is cut off, but not other bytes in a tensor
 
 
+class ForeignCheckpointError(Exception):
+    """A checkpoint is of another network than the one that is to go on from it."""
+
+
 def save_weights(network: nn.Module, path: Path) -> None:
     """All parameters and buffers of a network."""
     _save({name: tensor.contiguous() for name, tensor in network.state_dict().items()}, path)
@@ -90,6 +94,17 @@ def restore_optimizer(optimizer: Optimizer, tensors: Mapping[str, Tensor]) -> No
             for name, value in without_prefix(str(i), tensors).items()
         }
     optimizer.load_state_dict(state)
+
+
+def restore_tensors(tensors: Mapping[str, Tensor], saved: Mapping[str, Tensor]) -> None:
+    """Copy what was saved into tensors of the same names. Raises ForeignCheckpointError for other names or shapes."""
+    import torch
+
+    if {name: t.shape for name, t in tensors.items()} != {name: t.shape for name, t in saved.items()}:
+        raise ForeignCheckpointError
+    with torch.no_grad():
+        for name, tensor in tensors.items():
+            tensor.copy_(saved[name])
 
 
 def _save(tensors: dict[str, Tensor], path: Path, metadata: dict[str, str] | None = None) -> None:

@@ -17,14 +17,15 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
-from dataclasses import asdict, dataclass, field, is_dataclass
+from dataclasses import asdict, dataclass, field, fields, is_dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, TypeVar
 from urllib.parse import quote, unquote
 
 import dagster as dg
 from filelock import FileLock, Timeout
+from pydantic import TypeAdapter
 from upath import UPath
 
 from defect_pipeline.errors import MissingArtifactError, PipelineError
@@ -35,6 +36,8 @@ log = logging.getLogger("defect_pipeline")
 
 MANIFEST = "manifest.json"
 CURRENT = "current.json"
+REPORT = "report.json"
+T = TypeVar("T")
 FORMAT = 1
 STALE_SECONDS = 24 * 3600  # a temporary directory of another host is given up after a day
 SYNCED = 16  # files brought to the disk at once: their waits overlap
@@ -49,17 +52,57 @@ class Artifact:
     partition: str | None
     digest: str
     path: Path
-    metadata: dict[str, Any]
+    metadata: dict[str, Any]  # what the UI shows
     parents: dict[str, str]
     created: str
+    contents: dict[str, str] = field(default_factory=dict)  # digests of what is inside, as far as they were given
+
+    @property
+    def seconds(self) -> float:
+        """How long it took to make."""
+        return float(self.metadata["seconds"])
+
+    def load(self, kind: type[T]) -> T:
+        """The report that was kept with `Draft.keep`, as a ``kind``.
+
+        Raises PipelineError where none was kept, or one of another kind.
+        """
+        try:
+            return _adapter(kind).validate_json((self.path / REPORT).read_bytes())
+        except (OSError, ValueError) as error:
+            name = f"{self.asset} [{self.partition}]" if self.partition else self.asset
+            raise PipelineError(
+                f"{name} cannot be read ({type(error).__name__} in {self.path / REPORT}): it is of another version of the "
+                "program; run again."
+            ) from error
 
 
 @dataclass
 class Draft:
-    """An artifact in the making: files go below `path`, figures into `metadata`."""
+    """An artifact in the making: files go below `path`, what is shown into `metadata`."""
 
     path: Path
     metadata: dict[str, Any] = field(default_factory=dict)
+    contents: dict[str, str] = field(default_factory=dict)
+
+    def keep(self, report: Any) -> None:
+        """Write a dataclass, or a list or dict of them, as the artifact's report; `Artifact.load` reads it."""
+        (self.path / REPORT).write_text(json.dumps(report, default=_fields))
+
+
+def _fields(value: Any) -> Any:
+    if is_dataclass(value) and not isinstance(value, type):
+        return {one.name: getattr(value, one.name) for one in fields(value)}
+    raise TypeError(f"{type(value).__name__} is no part of a report")
+
+
+def _adapter(kind: type[T]) -> TypeAdapter[T]:
+    if kind not in _adapters:
+        _adapters[kind] = TypeAdapter(kind)
+    return _adapters[kind]
+
+
+_adapters: dict[Any, TypeAdapter[Any]] = {}
 
 
 def digest_of(*parts: Any) -> str:
@@ -80,7 +123,7 @@ def atomic_write(path: Path, content: bytes | Callable[[Path], None]) -> None:
 
     Raises PipelineError when the disk is full; the file is then what it was.
     """
-    with room(path.parent):
+    with explaining_full_disk(path.parent):
         with replacing(path) as partial:
             if callable(content):
                 content(partial)
@@ -103,7 +146,8 @@ class Store(dg.ConfigurableResource):
             return None
         path = Path(directory.path) if self._local else self._fetched(directory, manifest)
         keys = ("metadata", "parents", "created")
-        return Artifact(asset, partition, digest, path, **{key: manifest[key] for key in keys})
+        contents = manifest.get("contents") or _contents_of_before(manifest["metadata"])
+        return Artifact(asset, partition, digest, path, **{key: manifest[key] for key in keys}, contents=contents)
 
     def current(self, asset: str, partition: str | None = None) -> Artifact:
         """The artifact that was made or confirmed last. Raises MissingArtifactError when there is none."""
@@ -143,7 +187,7 @@ class Store(dg.ConfigurableResource):
         """
         home = self._directory(asset, partition)
         desk = Path(home.path) if self._local else self._scratch / "drafts" / asset / home.name
-        with temporary(desk, digest) as path, room(desk):
+        with temporary(desk, digest) as path, explaining_full_disk(desk):
             draft = Draft(path)
             yield draft
             _seal(draft, parents or {})
@@ -161,7 +205,7 @@ class Store(dg.ConfigurableResource):
         Who fills a `workdir` is alone, lest two write the same files. A kill ends the block too.
         """
         desk = self._work(asset, "", partition)
-        with room(desk):
+        with explaining_full_disk(desk):
             desk.mkdir(parents=True, exist_ok=True)
         lock = FileLock(desk / ".lock")
         try:
@@ -175,14 +219,14 @@ class Store(dg.ConfigurableResource):
     def workdir(self, asset: str, digest: str, partition: str | None = None) -> Path:
         """A local directory for checkpoints, which outlives a kill and goes when the artifact is finished."""
         directory = self._work(asset, digest, partition)
-        with room(directory):
+        with explaining_full_disk(directory):
             directory.mkdir(parents=True, exist_ok=True)
         return directory
 
     def cache(self, asset: str) -> Path:
         """A local directory for what an asset can make again at some cost; unlike a `workdir`, it stays."""
         directory = self._scratch / "work" / asset / ".cache"  # no partition is called so, see `_safe`
-        with room(directory):
+        with explaining_full_disk(directory):
             directory.mkdir(parents=True, exist_ok=True)
         return directory
 
@@ -224,7 +268,7 @@ class Store(dg.ConfigurableResource):
         local = self._scratch / "cache" / digest_of(str(directory), manifest)
         if _manifest(UPath(local)) is not None:
             return local
-        with temporary(local.parent, local.name) as path, room(local.parent):
+        with temporary(local.parent, local.name) as path, explaining_full_disk(local.parent):
             for name, entry in manifest["files"].items():
                 (path / name).parent.mkdir(parents=True, exist_ok=True)
                 directory.fs.get_file((directory / name).path, str(path / name))
@@ -253,6 +297,11 @@ def _manifest(directory: UPath) -> dict[str, Any] | None:
         _warn(str(directory), odd[0])
         return None
     return manifest
+
+
+def _contents_of_before(metadata: Mapping[str, Any]) -> dict[str, str]:
+    """Of an artifact of version 0.1.0, which kept them among its metadata."""
+    return {known: str(metadata[name]) for name, known in (("content", ""), ("root", "root")) if name in metadata}
 
 
 def _listing(directory: UPath) -> dict[str, dict[str, Any]]:
@@ -310,7 +359,7 @@ def _seal(draft: Draft, parents: dict[str, str]) -> None:
         if path.is_file()
     }
     manifest = {
-        "format": FORMAT, "files": files, "metadata": draft.metadata, "parents": parents,
+        "format": FORMAT, "files": files, "metadata": draft.metadata, "contents": draft.contents, "parents": parents,
         "created": datetime.now(UTC).isoformat(timespec="seconds"),
     }  # fmt: skip
     atomic_write(draft.path / MANIFEST, json.dumps(manifest, indent=1).encode())
@@ -358,7 +407,7 @@ def temporary(base: Path, digest: str) -> Iterator[Path]:
         if _abandoned(other):
             shutil.rmtree(other, ignore_errors=True)
     path = base / f".{digest}.{_host()}.{this_process()}.{time.time_ns()}.tmp"
-    with room(base):
+    with explaining_full_disk(base):
         path.mkdir(parents=True)
     try:
         yield path
@@ -407,7 +456,7 @@ def _sync(path: Path) -> None:
 
 
 @contextmanager
-def room(folder: Path, option: str = "--store") -> Iterator[None]:
+def explaining_full_disk(folder: Path, option: str = "--store") -> Iterator[None]:
     """A full disk as a sentence that names the folder's option: raises PipelineError in place of what it made the block raise."""
     try:
         yield

@@ -3,10 +3,7 @@
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from importlib import import_module
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any
 
 import numpy as np
 import pytest
@@ -14,15 +11,14 @@ import torch
 from torch import Tensor, nn
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import concept
-from defect_pipeline.assets.experiments import comparison
-from defect_pipeline.assets.stablesdg import recognise
-from defect_pipeline.baselines.dcgan import build_dcgan
+from defect_pipeline.baselines.dcgan import build_dcgan, learn_dcgan
 from defect_pipeline.checkpoints import read_tensors, write_tensors
+from defect_pipeline.evaluation.segmentation import segmentation_figures
+from defect_pipeline.generator.learning import train
+from defect_pipeline.recognition import learning
 from defect_pipeline.recognition.classifier import build_classifier
-from defect_pipeline.recognition.segmentor import build_segmentor
+from defect_pipeline.recognition.segmentor import build_segmentor, predict
 
-segmentation = import_module("defect_pipeline.assets.segmentation")  # the package has an asset of that name
 SIZE = 32
 IMAGES = list(np.random.default_rng(0).integers(0, 255, (4, SIZE, SIZE, 3), np.uint8))
 MASK = np.zeros((SIZE, SIZE), bool)
@@ -46,24 +42,13 @@ DAMAGES: dict[str, Callable[[bytes], bytes]] = {
 
 @dataclass
 class Build:
-    """What a training asks of a build."""
+    """Where a training keeps its checkpoints, and the steps that it reports."""
 
     workdir: Path
-    steps: list[int] = field(default_factory=list)  # that it reports, with every step a checkpoint
-    pipeline: Any = field(default_factory=lambda: SimpleNamespace(seed=3))
-    settings: Any = field(
-        default_factory=lambda: SimpleNamespace(
-            segmentor=profiles.Segmentor(batch=2, trials=1),
-            recognition=profiles.Recognition(steps=4, batch=2),
-            baselines=profiles.Baselines(gan_steps=10, gan_batch=2),
-        )
-    )
+    steps: list[int] = field(default_factory=list)
 
     def progress(self, done: int, total: int, **figures: float) -> None:
         self.steps.append(done)
-
-    def classes(self) -> tuple[str, ...]:
-        return ("pit",)
 
 
 def denoiser(build: Build) -> nn.Module:
@@ -74,19 +59,35 @@ def denoiser(build: Build) -> nn.Module:
     def loss_at(step: int, generator: torch.Generator) -> tuple[Tensor, int]:
         return model(torch.randn(4, 8, generator=generator)).square().mean(), 4
 
-    concept.train(build, list(model.parameters()), loss_at, 20, 1e-2)  # type: ignore[arg-type]
+    file = build.workdir / "checkpoint.safetensors"
+    train(
+        list(model.parameters()),
+        loss_at,
+        steps=20,
+        learning_rate=1e-2,
+        seed=3,
+        optimizer=profiles.EMBEDDED.optimizer,
+        checkpoint=file,
+        progress=build.progress,
+    )
     return model
 
 
 def gan(build: Build) -> nn.Module:
     made = build_dcgan(SIZE, width=1, seed=0)
-    comparison._train_dcgan(build, made, np.stack(IMAGES))  # type: ignore[arg-type]
+    learn_dcgan(
+        made, np.stack(IMAGES), steps=10, seed=3, batch=2, learning_rate=2e-4, betas=(0.5, 0.999),
+        checkpoint=build.workdir / "dcgan.safetensors", progress=build.progress,
+    )  # fmt: skip
     return nn.ModuleList([made.generator, made.discriminator])
 
 
 def classifier(build: Build) -> nn.Module:
     model = build_classifier("squeezenet", 2, seed=0)
-    recognise.train_recognizer(build, model, "real", (np.stack(IMAGES), [0, 1, 0, 1]), seed=0)  # type: ignore[arg-type]
+    learning.train_recognizer(
+        model, np.stack(IMAGES), [0, 1, 0, 1], profiles.Recognition(steps=4, batch=2), seed=0,
+        checkpoint=build.workdir / "real.safetensors", progress=build.progress,
+    )  # fmt: skip
     return model
 
 
@@ -95,16 +96,18 @@ def segmentor(build: Build) -> nn.Module:
     model = build_segmentor(1, SIZE, seed=0)
     stages = [("synthetic", 1), ("real", 2)]
     data = {"synthetic": (IMAGES, TRUTH), "real": (IMAGES, TRUTH)}
-    segmentation.train_stages(build, model, "real", stages, data, seed=0)
+    learning.train_stages(
+        model, stages, data, profiles.Segmentor(batch=2, trials=1), seed=0, workdir=build.workdir, name="real",
+        judge=lambda tried: segmentation_figures(TRUTH, predict(tried, IMAGES), ("pit",)).segm_map,
+        progress=build.progress,
+    )  # fmt: skip
     return model
 
 
 @pytest.fixture
 def _every_step(monkeypatch: pytest.MonkeyPatch) -> None:
     """Checkpoints as often as these short trainings need them."""
-    monkeypatch.setattr(recognise, "CHECKPOINT_STEPS", 2)
-    monkeypatch.setattr(segmentation, "CHECKPOINT_STEPS", 1)
-    monkeypatch.setattr(segmentation, "validation_images", lambda build: (IMAGES, TRUTH))
+    monkeypatch.setattr(learning, "CHECKPOINT_STEPS", 1)
 
 
 @pytest.mark.usefixtures("_every_step")

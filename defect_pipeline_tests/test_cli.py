@@ -60,7 +60,8 @@ def told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureF
 
 
 def test_an_unknown_profile(data: Path, told) -> None:
-    assert told(data, "sd51") == "Error: There is no profile 'sd51'; use one of embedded, sd15."
+    said = "Error: There is no profile 'sd51'; use one of embedded, sd15, papers, or the path of a TOML file."
+    assert told(data, "sd51") == f"{said} Did you mean sd15?"
 
 
 def test_a_data_folder_that_does_not_exist(tmp_path: Path, told) -> None:
@@ -131,7 +132,8 @@ def test_no_defect_free_images(data: Path, told) -> None:
 
 
 def test_a_missing_backbone(data: Path, tmp_path: Path, told, monkeypatch: pytest.MonkeyPatch) -> None:
-    few = {"pool": profiles.Pool(2, 2), "masks": profiles.Masks(2), "drivers": profiles.Drivers(64, crops=1)}
+    drivers = replace(profiles.EMBEDDED.drivers, size=64, crops=1)
+    few = {"pool": profiles.Pool(2, 2), "masks": profiles.Masks(2), "drivers": drivers}
     lost = replace(profiles.EMBEDDED, backbone=str(tmp_path / "lost"), **few)
     monkeypatch.setitem(profiles.PROFILES, "lost", lost)
     line = told(data, "lost")

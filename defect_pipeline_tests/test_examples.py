@@ -7,8 +7,7 @@ import pytest
 import yaml
 
 from defect_pipeline.cli import _parser
-from defect_pipeline.profiles import EMBEDDED
-from defect_pipeline.thresholds import read_thresholds
+from defect_pipeline.profiles import load_profile
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKFLOW = yaml.safe_load((ROOT / "examples" / "ci.yml").read_text())
@@ -51,5 +50,5 @@ def test_it_installs_as_the_readme_says() -> None:
 
 
 def test_its_thresholds_can_be_read() -> None:
-    found = read_thresholds(ROOT / "examples" / "thresholds.toml", EMBEDDED.thresholds)
+    found = load_profile(str(ROOT / "examples" / "strict.toml")).thresholds
     assert found.of("scratch").kid > found.of("another").kid

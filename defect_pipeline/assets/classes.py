@@ -1,18 +1,16 @@
 """Whether the synthetic defects of each class look like that class, and not like another one."""
 
-import json
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 
 import numpy as np
 
-from defect_pipeline.assets.references import HELD_OUT, defect_window, extractor_of, real_crops, window_settings
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.references import HELD_OUT, WINDOWS, extractor_of, real_crops
+from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.assets.synthesis import read_set
 from defect_pipeline.evaluation.classes import confusion
+from defect_pipeline.imaging.crops import defect_window
 from defect_pipeline.imaging.subsets import Subset
-
-REPORT = "report.json"
 
 
 @dataclass(frozen=True)
@@ -44,43 +42,45 @@ class ClassConfusion:
         return found
 
 
-@stage(
-    parents=("inspection_images", "mask_bank", "sadf_images"),
-    settings=window_settings,
-    images=Subset(shows="defects"),
-    group="evaluation",
-    kinds={"torch"},
-    gpu=True,
-)  # fmt: skip
-def class_report(build: Build) -> None:
-    """Which class a probe trained on real defects takes each class's synthetic, and held-out real, defects for."""
-    extractor, classes = extractor_of(build), list(build.classes())
+def class_report(images: Stage, bank: Stage, *, name: str, group: str) -> Stage:
+    """The stage that asks a probe for the class of synthetic defects."""
 
-    def real(splits: tuple[str, ...]) -> list[list[np.ndarray]]:
-        return [[defect_window(crop.image, crop.mask()) for crop in real_crops(build, k, splits)] for k in classes]
-
-    def synthetic(k: str) -> list[np.ndarray]:
-        images, masks = read_set(build.parent("sadf_images", k).path, build.parent("mask_bank", k).path)
-        return [defect_window(image, mask) for image, mask in zip(images, masks, strict=True)]
-
-    def described(windows: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
-        labels = np.repeat(np.arange(len(classes)), [len(part) for part in windows])
-        return extractor.features([window for part in windows for window in part]), labels
-
-    train = described(real(("train",)))
-    report = ClassConfusion(
-        classes,
-        *(
-            confusion(*train, *described(windows), len(classes)).tolist()
-            for windows in ([synthetic(k) for k in classes], real(HELD_OUT))
-        ),
+    @stage(
+        name=name,
+        parents=(inspection_images, bank, images),
+        settings=WINDOWS,
+        images=Subset(shows="defects"),
+        group=group,
+        kinds={"torch"},
+        gpu=True,
     )
-    (build.path / REPORT).write_text(json.dumps(asdict(report)))
-    for name in ("synthetic", "held_out"):
-        rows = zip(classes, getattr(report, name), strict=True)
-        build.metadata[name] = [{"class": k, **dict(zip(classes, row, strict=True))} for k, row in rows]
+    def make(build: Build) -> None:
+        """Which class a probe trained on real defects takes each class's synthetic, and held-out real, defects for."""
+        extractor, classes = extractor_of(build.settings), list(build.classes)
 
+        def real(splits: tuple[str, ...]) -> list[list[np.ndarray]]:
+            crops = [real_crops(build.dataset, k, splits, build.settings.drivers, build.seed) for k in classes]
+            return [[defect_window(crop.image, crop.mask()) for crop in own] for own in crops]
 
-def read_confusion(directory: Path) -> ClassConfusion:
-    """What a `class_report` artifact says."""
-    return ClassConfusion(**json.loads((directory / REPORT).read_text()))
+        def synthetic(k: str) -> list[np.ndarray]:
+            pairs = zip(*read_set(build.read(images, k).path, build.read(bank, k).path), strict=True)
+            return [defect_window(image, mask) for image, mask in pairs]
+
+        def described(windows: list[list[np.ndarray]]) -> tuple[np.ndarray, np.ndarray]:
+            labels = np.repeat(np.arange(len(classes)), [len(part) for part in windows])
+            return extractor.features([window for part in windows for window in part]), labels
+
+        train = described(real(("train",)))
+        report = ClassConfusion(
+            classes,
+            *(
+                confusion(*train, *described(windows), len(classes)).tolist()
+                for windows in ([synthetic(k) for k in classes], real(HELD_OUT))
+            ),
+        )
+        build.keep(report)
+        for side in ("synthetic", "held_out"):
+            rows = zip(classes, getattr(report, side), strict=True)
+            build.metadata[side] = [{"class": k, **dict(zip(classes, row, strict=True))} for k, row in rows]
+
+    return make

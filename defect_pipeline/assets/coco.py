@@ -6,14 +6,17 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import dagster as dg
 import numpy as np
 
 from defect_pipeline.assets.fid import Report, gate_problems, whole_set
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.assets.synthesis import IMAGES
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.files import content_digest
 from defect_pipeline.imaging.crops import defect_crops
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
@@ -23,69 +26,79 @@ FILTERED, UNFILTERED = "annotations.json", "annotations_unfiltered.json"
 Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
 
 
-@stage(
-    parents=("inspection_images", "sadf_images", "sadf_accepted", "fid_report"),
-    settings=lambda pipeline: [pipeline.settings.thresholds.over_classes(name) for name in ("kid", "fid")],
-    images=Subset(("train",), "defects"),
-    group="synthesis",
-    kinds={"coco"},
-)
-def sadf_coco(build: Build) -> None:
-    """One COCO data set of all classes, filtered and unfiltered. Looks at every class's gate again and keeps to it."""
-    problems = []
-    for k in build.classes():
-        report = Report.read(build.parent("fid_report", k).path)
-        problems += [f"{k}: {problem}" for problem in gate_problems(report.held_out, build.settings.thresholds.of(k))]
-    if problems:
-        raise dg.Failure(
-            f"{'; '.join(problems)}. Look at the contact sheets of {build.named('sadf_images')}; train longer, add images of "
-            "the class, or change its thresholds (--thresholds FILE).",
-            allow_retries=False,
-        )
-    (build.path / IMAGES).mkdir()
-    for k in build.classes():
-        for source in sorted((build.parent("sadf_images", k).path / IMAGES).glob("*.png")):
-            shutil.copyfile(source, build.path / _file_name(build, k, source.name))
-    for file, stage_name in ((FILTERED, "sadf_accepted"), (UNFILTERED, "sadf_images")):
-        merged = _merged(build, stage_name)
-        (build.path / file).write_text(json.dumps(merged))
-        build.metadata |= {f"{file}: {what}": len(merged[what]) for what in ("images", "annotations")}
-    fid, synthetic, real = whole_set([build.parent("fid_report", k).path for k in build.classes()])
-    build.metadata |= {"FID, all classes together": fid, "of synthetic images": synthetic, "to real crops": real}
-    build.metadata["content"] = content_digest(build.path)  # a gate or a figure that changed trains no segmentor anew
-    build.picture("contact sheet", _overview(build))
+def sadf_coco(images: Stage, accepted: Stage, fid: Stage, *, name: str, group: str) -> Stage:
+    """The stage that joins a system's images of all classes, behind the gates of their reports."""
+
+    @stage(
+        name=name,
+        parents=(inspection_images, images, accepted, fid),
+        settings=("thresholds.kid", "thresholds.fid", "drivers.size"),
+        images=Subset(("train",), "defects"),
+        group=group,
+        kinds={"coco"},
+    )
+    def make(build: Build) -> None:
+        """One COCO data set of all classes, filtered and unfiltered. Looks at every class's gate again and keeps to it."""
+        classes, limit = build.classes, build.settings.thresholds.limit
+        problems = []
+        for k in classes:
+            held_out = build.read(fid, k).load(Report).held_out
+            problems += [f"{k}: {said}" for said in gate_problems(held_out, kid=limit("kid", k), fid=limit("fid", k))]
+        if problems:
+            raise PipelineError(
+                f"{'; '.join(problems)}. Look at the contact sheets of {images.name}; train longer, add images of the class, "
+                "or change its thresholds in the profile."
+            )
+        (build.path / IMAGES).mkdir()
+        for k in classes:
+            for source in sorted((build.read(images, k).path / IMAGES).glob("*.png")):
+                shutil.copyfile(source, build.path / _file_name(classes, k, source.name))
+        info = {"description": f"Synthetic defects: {images.name}", "seed": build.seed}
+        for file, one in ((FILTERED, accepted), (UNFILTERED, images)):
+            merged = _merged({k: build.read(one, k).path for k in classes}, info)
+            (build.path / file).write_text(json.dumps(merged))
+            build.metadata |= {f"{file}: {what}": len(merged[what]) for what in ("images", "annotations")}
+        distance, synthetic, real = whole_set([build.read(fid, k).path for k in classes])
+        build.metadata |= {
+            "FID, all classes together": distance,
+            "of synthetic images": synthetic,
+            "to real crops": real,
+        }
+        build.draft.contents[""] = content_digest(
+            build.path
+        )  # a gate or a figure that changed trains no segmentor anew
+        build.picture("contact sheet", _overview(build.dataset, build.path, build.settings.drivers.size))
+
+    return make
 
 
-def _merged(build: Build, stage_name: str) -> dict:
-    """The COCO documents that a stage made of the classes as one."""
-    merged: dict = {
-        "info": {"description": f"Synthetic defects: {build.named('sadf_images')}", "seed": build.pipeline.seed},
-        "images": [],
-        "annotations": [],
-    }
-    for k in build.classes():
-        part = json.loads((build.parent(stage_name, k).path / "annotations.json").read_text())
+def _merged(directories: Mapping[str, Path], info: Mapping[str, Any]) -> dict:
+    """The COCO documents of the classes, by their directories, as one."""
+    classes = tuple(directories)
+    merged: dict = {"info": info, "images": [], "annotations": []}
+    for k, directory in directories.items():
+        own = json.loads((directory / "annotations.json").read_text())
         first_image, first_annotation = len(merged["images"]), len(merged["annotations"])
-        merged["categories"] = part["categories"]
+        merged["categories"] = own["categories"]
         merged["images"] += [
             image
             | {
                 "id": image["id"] + first_image,
-                "file_name": _file_name(build, k, Path(image["file_name"]).name),
+                "file_name": _file_name(classes, k, Path(image["file_name"]).name),
                 "defect_class": k,
             }
-            for image in part["images"]
+            for image in own["images"]
         ]
         merged["annotations"] += [
             entry | {"id": entry["id"] + first_annotation, "image_id": entry["image_id"] + first_image}
-            for entry in part["annotations"]
+            for entry in own["annotations"]
         ]
     return merged
 
 
-def _file_name(build: Build, defect_class: str, name: str) -> str:
-    """Where a class's image lies in the joined set."""
-    return f"{IMAGES}/{build.classes().index(defect_class)}_{name}"
+def _file_name(classes: tuple[str, ...], defect_class: str, name: str) -> str:
+    """Where an image of a class lies: by the number of the class, for its name may hold what no file's may."""
+    return f"{IMAGES}/{classes.index(defect_class)}_{name}"
 
 
 def painted_name(image: Mapping[str, Any]) -> str:
@@ -93,12 +106,12 @@ def painted_name(image: Mapping[str, Any]) -> str:
     return Path(image["file_name"]).name.split("_", 1)[1]
 
 
-def _overview(build: Build) -> np.ndarray:
+def _overview(dataset: Dataset, directory: Path, size: int) -> np.ndarray:
     """A row for each class: three real crops, four accepted images, and these with their masks."""
-    dataset, size, colours = build.dataset(), build.settings.drivers.size, build.colours()
+    colours = class_colours(dataset.categories)
     pictures, captions = [], []
-    images, instances = read_coco(build.path, build.classes())
-    for number, k in enumerate(build.classes()):
+    images, instances = read_coco(directory, dataset.categories)
+    for number, k in enumerate(dataset.categories):
         train = [i for i in dataset.of_class(k) if dataset.images.at[i, "split"] == "train"][:3]
         real = [crop.image for crop in defect_crops(dataset, train, k, size, per_image=1, zoom=1.0, seed=0)]
         own = [i for i, found in enumerate(instances) if any(category == number for category, _ in found)][:4]

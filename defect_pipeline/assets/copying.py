@@ -2,28 +2,24 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import numpy as np
 
+from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.masks import annotated
-from defect_pipeline.assets.references import defect_window, extractor_of, real_crops, remembering, window_settings
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.references import WINDOWS, extractor_of, real_crops, remembering
+from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.assets.synthesis import painted_files, read_set
-from defect_pipeline.evaluation.copying import Fingerprints, Nearest, Thresholds, calibrate, fingerprints, nearest
-from defect_pipeline.imaging.crops import Crop
+from defect_pipeline.evaluation.copying import Originals
+from defect_pipeline.imaging.crops import Crop, defect_window, groups_of
 from defect_pipeline.imaging.sheets import contact_sheet
 from defect_pipeline.lazy import pd
 
-if TYPE_CHECKING:
-    from defect_pipeline.evaluation.features import Extractor
-
-TABLE, REPORT = "copies.parquet", "report.json"
-SHOWN = 12
+TABLE = "copies.parquet"
+PAIRS = 12  # of a sheet
 
 
 @dataclass(frozen=True)
@@ -39,52 +35,36 @@ class Copying:
     m: int
 
 
-@stage(
-    parents=("inspection_images", "mask_bank", "sadf_images"),
-    settings=window_settings,
-    images=lambda pipeline: replace(annotated(pipeline), classes="shown"),
-    group="evaluation",
-    kinds={"torch"},
-    partitioned=True,
-    gpu=True,
-)  # fmt: skip
-def copy_report(build: Build) -> None:
-    """How near each synthetic defect is to its nearest training defect; nearer than real ones to each other is a copy."""
-    crops = real_crops(build, build.defect_class, ("train",))
-    real = [defect_window(crop.image, crop.mask()) for crop in crops]
-    painted = build.parent("sadf_images").path
-    synthetic = [defect_window(*pair) for pair in zip(*read_set(painted, build.parent("mask_bank").path), strict=True)]
-    report_copies(build, painted_files(painted), synthetic, crops, real)
+def copy_report(images: Stage, bank: Stage, *, name: str, group: str) -> Stage:
+    """The stage that looks for the nearest training defect of each synthetic one."""
 
+    @stage(
+        name=name,
+        parents=(inspection_images, bank, images),
+        settings=WINDOWS,
+        images=lambda settings, seed: replace(annotated(settings, seed), classes="shown"),
+        group=group,
+        kinds={"torch"},
+        partitioned=True,
+        gpu=True,
+    )
+    def make(build: Build) -> None:
+        """How near each synthetic defect is to its nearest training defect; nearer than real ones to each other is a copy."""
+        crops = real_crops(build.dataset, build.defect_class, ("train",), build.settings.drivers, build.seed)
+        real = [defect_window(crop.image, crop.mask()) for crop in crops]
+        painted = build.read(images).path
+        synthetic = [defect_window(*pair) for pair in zip(*read_set(painted, build.read(bank).path), strict=True)]
+        report_copies(build, painted_files(painted), synthetic, crops, real)
 
-@dataclass(frozen=True)
-class Originals:
-    """Train pictures that others may be copies of, and from where on one of their own parts would count as one."""
-
-    extractor: Extractor
-    references: Fingerprints
-    thresholds: Thresholds
-    among: Nearest  # of each the nearest of another part
-
-    @classmethod
-    def of(cls, build: Build, crops: Sequence[Crop], pictures: Sequence[np.ndarray]) -> Originals:
-        """Of pictures (S, S, 3) that show train ``crops``."""
-        extractor, images = extractor_of(build), build.dataset().images
-        references = fingerprints(pictures, remembering(build, extractor), turned=True)
-        groups = [str(images.at[crop.image_id, "group"]) for crop in crops]
-        return cls(extractor, references, *calibrate(references, groups))
-
-    def judge(self, pictures: Sequence[np.ndarray]) -> tuple[Nearest, np.ndarray]:
-        """The nearest original to each picture, and whether it is a copy (n,) bool."""
-        found = nearest(fingerprints(pictures, self.extractor), self.references)
-        return found, self.thresholds.copies(found)
+    return make
 
 
 def report_copies(
     build: Build, names: list[str], synthetic: list[np.ndarray], crops: list[Crop], real: list[np.ndarray]
 ) -> None:
     """Hold synthetic pictures (S, S, 3) against those of train ``crops``, the ``real`` ones, and fill the artifact."""
-    dataset, known = build.dataset(), Originals.of(build, crops, real)
+    dataset, extractor = build.dataset, extractor_of(build.settings)
+    known = Originals.of(extractor, remembering(extractor, build.cache("features")), real, groups_of(dataset, crops))
     build.progress(1, 2)
     found, copies = known.judge(synthetic)
     build.progress(2, 2)
@@ -100,21 +80,21 @@ def report_copies(
         float(np.median(found.feature_distance)), float(np.median(known.among.feature_distance)), len(synthetic), len(real),
     )  # fmt: skip
     table.to_parquet(build.path / TABLE)
-    (build.path / REPORT).write_text(json.dumps(asdict(report)))
+    build.keep(report)
     build.metadata |= asdict(report)
     build.picture("nearest training defects", _pairs(synthetic, real, found.feature_distance, found.feature_index))
 
 
-def read_copies(directory: Path) -> tuple[pd.DataFrame, Copying]:
-    """What a `copy_report` artifact says: a row for each image, and of all together."""
-    return pd.read_parquet(directory / TABLE), Copying(**json.loads((directory / REPORT).read_text()))
+def read_copies(directory: Path) -> pd.DataFrame:
+    """What a copy report says of each image; of all together it keeps a `Copying`."""
+    return pd.read_parquet(directory / TABLE)
 
 
 def _pairs(
     synthetic: Sequence[np.ndarray], real: Sequence[np.ndarray], distances: np.ndarray, indices: np.ndarray
 ) -> np.ndarray:
     """The synthetic windows that are nearest to a training window, each above it."""
-    chosen = np.argsort(distances)[:SHOWN]
+    chosen = np.argsort(distances)[:PAIRS]
     pictures = [synthetic[i] for i in chosen] + [real[indices[i]] for i in chosen]
     captions = ["synthetic"] * len(chosen) + [f"at {distances[i]:.3f}" for i in chosen]
     return contact_sheet(pictures, captions, columns=len(chosen))

@@ -9,9 +9,12 @@ from pathlib import Path
 import cv2
 import numpy as np
 
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.pool import defect_free_pool
+from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import Crop, defect_crops, windows
+from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import (
     SHIFT,
@@ -29,6 +32,8 @@ from defect_pipeline.imaging.shapes import ShapeModel
 from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.lazy import pd
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.profiles import Drivers, Masks, Profile
 
 
 @dataclass(frozen=True)
@@ -43,13 +48,12 @@ class BankEntry:
         return np.any([mask for _, mask in self.masks], axis=0)
 
 
-def annotated(pipeline: Pipeline) -> Subset:
+def annotated(settings: Profile, seed: int) -> Subset:
     """The train images of a class that masks and generator are made from."""
-    drivers = pipeline.settings.drivers
-    return Subset(("train",), "own class", "ranked", most=drivers.images, seed=pipeline.seed)
+    return Subset(("train",), "own class", "ranked", most=settings.drivers.images, seed=seed)
 
 
-def _drawn_digest(pipeline: Pipeline) -> str:
+def drawings_digest(pipeline: Pipeline) -> str:
     """sha256 over what was drawn by hand, so that a redrawn mask or map is noticed."""
     digest = hashlib.sha256()
     for folder in (Path(named) for named in (pipeline.drawn_masks, pipeline.placement_maps) if named):
@@ -68,8 +72,10 @@ def _drawn(folder: str, name: str) -> Path | None:
 
 
 @stage(
-    parents=("inspection_images", "defect_free_pool"),
-    settings=lambda pipeline: (pipeline.settings.masks, pipeline.settings.drivers, _drawn_digest(pipeline)),
+    parents=(inspection_images, defect_free_pool),
+    settings=("masks", "drivers"),
+    options=("drawn_masks", "placement_maps"),
+    files=drawings_digest,
     images=annotated,
     group="drivers",
     kinds={"opencv"},
@@ -78,23 +84,24 @@ def _drawn(folder: str, name: str) -> Path | None:
 )
 def mask_bank(build: Build) -> None:
     """Where the synthetic defects of a class go: train masks, perturbed, or of a shape model, or drawn ones."""
-    size, n = build.settings.drivers.size, build.settings.masks.per_class
-    pool = build.parent("defect_free_pool").path
+    k, masks, drivers = build.defect_class, build.settings.masks, build.settings.drivers
+    pool, n = build.read(defect_free_pool).path, masks.per_class
     backgrounds = sorted(path.relative_to(pool).as_posix() for path in (pool / "images").glob("*.png"))
-    rng = np.random.default_rng([build.pipeline.seed, *build.defect_class.encode()])
-    chosen = [backgrounds[k] for k in rng.permutation(max(n, len(backgrounds)))[:n] % len(backgrounds)]
-    drawn = _drawn(build.pipeline.drawn_masks, build.defect_class)
+    rng = np.random.default_rng([build.seed, *k.encode()])
+    chosen = [backgrounds[i] for i in rng.permutation(max(n, len(backgrounds)))[:n] % len(backgrounds)]
+    drawn, painted = _drawn(build.options.drawn_masks, k), _drawn(build.options.placement_maps, f"{k}.png")
     if drawn and drawn.is_dir():
-        masks = read_hand_drawn(drawn, size)
-        sets = [instances_of(masks[k % len(masks)]) for k in range(n)]
+        by_hand = read_hand_drawn(drawn, drivers.size)
+        sets = [instances_of(by_hand[i % len(by_hand)]) for i in range(n)]
         strategy = "drawn by hand (ii)"
     else:
-        chosen, sets = _placed(build, pool, chosen, n, rng)
-        strategy = build.settings.masks.strategy
-    bank = [
-        BankEntry(path, [(build.defect_class, mask) for mask in masks])
-        for path, masks in zip(chosen, sets, strict=True)
-    ]
+        crops = mask_sources(build.dataset, k, masks.framing, drivers, build.seed + 1)
+        sources = [[mask for name, mask in crop.masks if name == k] for crop in crops]
+        likely = _likely(crops, k, masks.placement, painted)
+        vary = _vary(sources, masks)
+        chosen, sets = _placed(pool, chosen, sources, n, rng, likely=likely, vary=vary)
+        strategy = masks.strategy
+    bank = [BankEntry(path, [(k, mask) for mask in own]) for path, own in zip(chosen, sets, strict=True)]
     write_bank(build, bank, pool, strategy)
 
 
@@ -113,8 +120,7 @@ def write_bank(build: Build, bank: list[BankEntry], pool: Path, strategy: str) -
         "strategy": strategy,
         "median area in %": float(np.median(areas)),
     }
-    colours = build.colours()
-    shown = [overlay(read_image(pool / entry.background), entry.masks, colours) for entry in bank[:18]]
+    shown = [overlay(read_image(pool / entry.background), entry.masks, build.colours) for entry in bank[:18]]
     build.picture("masks on the pool", contact_sheet(shown, columns=6))
 
 
@@ -142,15 +148,19 @@ def read_bank(directory: Path) -> list[BankEntry]:
 
 
 def _placed(
-    build: Build, pool: Path, backgrounds: list[str], n: int, rng: np.random.Generator
+    pool: Path,
+    backgrounds: list[str],
+    sources: list[list[np.ndarray]],
+    n: int,
+    rng: np.random.Generator,
+    *,
+    likely: Callable[[np.ndarray], np.ndarray | None],
+    vary: Vary,
 ) -> tuple[list[str], list[list[np.ndarray]]]:
     """n backgrounds with a mask set each; a background that shows too little of the component is passed over.
 
     Raises PipelineError when nothing fits anywhere.
     """
-    crops = _sources(build)
-    sources = [[mask for name, mask in crop.masks if name == build.defect_class] for crop in crops]
-    likely, vary = _likely(build, crops), _vary(build, sources)
     chosen: list[str] = []
     sets: list[list[np.ndarray]] = []
     unfit: set[str] = set()
@@ -176,40 +186,39 @@ def _whole(sources: list[list[np.ndarray]]) -> list[list[np.ndarray]]:
     return [s for s in sources if all(mask[inside].sum() == mask.sum() for mask in s)] or sources
 
 
-def _vary(build: Build, sources: list[list[np.ndarray]]) -> Vary:
+def _vary(sources: list[list[np.ndarray]], settings: Masks) -> Vary:
     """What makes a new instance of an annotated one."""
-    if build.settings.masks.strategy == "shape model":
+    if settings.strategy == "shape model":
         return ShapeModel.fit([mask for masks in sources for mask in masks]).vary
-    return like_annotated(build.settings.masks.sizes)
+    return like_annotated(settings.sizes)
 
 
-def _likely(build: Build, crops: list[Crop]) -> Callable[[np.ndarray], np.ndarray | None]:
+def _likely(
+    crops: list[Crop], defect_class: str, placement: str, drawn: Path | None
+) -> Callable[[np.ndarray], np.ndarray | None]:
     """A background to the map of likely places on it: drawn by hand or learned; None where all are alike."""
-    drawn = _drawn(build.pipeline.placement_maps, f"{build.defect_class}.png")
     if drawn and drawn.is_file():
         return lambda image: read_placement(drawn, image.shape[0])
-    if build.settings.masks.placement == "learned":
-        return Placement.fit((crop.image, crop.class_mask(build.defect_class)) for crop in crops).map
+    if placement == "learned":
+        return Placement.fit((crop.image, crop.class_mask(defect_class)) for crop in crops).map
     return lambda image: None
 
 
-def _sources(build: Build) -> list[Crop]:
-    """Crops, or windows, of the train images that show this class."""
-    dataset, drivers = build.dataset(), build.settings.drivers
-    train = [i for i in dataset.of_class(build.defect_class) if dataset.images.at[i, "split"] == "train"]
-    if build.settings.masks.framing == "windows":
+def mask_sources(dataset: Dataset, defect_class: str, framing: str, drivers: Drivers, seed: int) -> list[Crop]:
+    """Crops, or windows, of the train images that show this class. Raises PipelineError without any."""
+    train = [i for i in dataset.of_class(defect_class) if dataset.images.at[i, "split"] == "train"]
+    if framing == "windows":
         seen = (window for i in train for window in windows(dataset, i, drivers.size))
-        crops = [window for window in seen if any(name == build.defect_class for name, _ in window.masks)]
+        crops = [window for window in seen if any(name == defect_class for name, _ in window.masks)]
     else:
         crops = list(
             defect_crops(
-                dataset, train, build.defect_class, drivers.size,
-                per_image=drivers.crops, zoom=drivers.zoom, seed=build.pipeline.seed + 1,
+                dataset, train, defect_class, drivers.size, per_image=drivers.crops, zoom=drivers.zoom, seed=seed
             )
-        )  # fmt: skip
+        )
     if not crops:
         raise PipelineError(
-            f"Class {build.defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "
+            f"Class {defect_class!r} has no train image with a visible defect under {dataset.root}; annotate more "
             "images of it, or take the class out."
         )
     return crops

@@ -1,6 +1,7 @@
 """Defect-free images → the augmented pool that synthetic defects are painted on (paper A §3.4)."""
 
 from defect_pipeline import imaging
+from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
@@ -12,17 +13,15 @@ IMAGES = "images"
 
 
 @stage(
-    parents=("inspection_images",),
-    settings=lambda pipeline: (pipeline.settings.pool, pipeline.settings.drivers.size, pipeline.settings.drivers.zoom),
-    images=lambda pipeline: Subset(
-        ("train",), "no defect", "shown", most=pipeline.settings.pool.images, seed=pipeline.seed
-    ),
+    parents=(inspection_images,),
+    settings=("pool", "drivers.size", "drivers.zoom"),
+    images=lambda settings, seed: Subset(("train",), "no defect", "shown", most=settings.pool.images, seed=seed),
     group="data",
     kinds={"opencv"},
 )
 def defect_free_pool(build: Build) -> None:
     """Ten offline augmentations of defect-free train images each: crop, zoom, roto-translation, noise, contrast."""
-    settings, dataset, drivers = build.settings.pool, build.dataset(), build.settings.drivers
+    settings, dataset, drivers = build.settings.pool, build.dataset, build.settings.drivers
     ids = train_pictures(dataset)
     if not ids:
         raise PipelineError(
@@ -31,7 +30,7 @@ def defect_free_pool(build: Build) -> None:
         )
     (build.path / IMAGES).mkdir()
     for done, image_id in enumerate(ids):
-        seed = dataset.seed(image_id) + build.pipeline.seed
+        seed = dataset.seed(image_id) + build.seed
         views = imaging.augment.variants(
             dataset.image(image_id), drivers.size, n=settings.variants, seed=seed % 2**32, zoom=(1.0, drivers.zoom)
         )

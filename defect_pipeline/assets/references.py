@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,59 +10,45 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from defect_pipeline import evaluation
-from defect_pipeline.assets.stage import Build, Pipeline
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.imaging.crops import Crop, defect_crops
-from defect_pipeline.imaging.geometry import crop_resize, square_crop
+from defect_pipeline.imaging.crops import Crop, class_crops
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.profiles import Drivers, Profile
 
 if TYPE_CHECKING:
     from defect_pipeline.evaluation.features import Extractor
 
 CROPS_PER_IMAGE = 3
 HELD_OUT = ("val", "test")
-WINDOW = 0.5  # of the image's side: the smallest window around a defect
+WINDOWS = ("drivers", "extractor", "extractor_weights")  # settings of windows around real defects and their features
 
 
-def window_settings(pipeline: Pipeline) -> tuple:
-    """What windows around real defects and their features depend on."""
-    settings = pipeline.settings
-    return settings.drivers, settings.extractor, settings.extractor_weights
-
-
-def extractor_of(build: Build) -> Extractor:
+def extractor_of(profile: Profile) -> Extractor:
     """The profile's feature extractor, on its device."""
-    settings = build.settings
-    weights = Path(settings.extractor_weights) if settings.extractor_weights else None
-    return evaluation.features.load_extractor(settings.extractor, weights, device=settings.device)
+    weights = Path(profile.extractor_weights) if profile.extractor_weights else None
+    return evaluation.features.load_extractor(profile.extractor, weights, device=profile.device)
 
 
-def remembering(build: Build, extractor: Extractor) -> Extractor:
+def remembering(extractor: Extractor, memory: Path) -> Extractor:
     """The extractor with a memory: real images come again with every regeneration, and in several reports."""
-    return replace(extractor, memory=build.store.cache("features"))
+    return replace(extractor, memory=memory)
 
 
-def real_crops(build: Build, defect_class: str, splits: tuple[str, ...]) -> list[Crop]:
+def real_crops(dataset: Dataset, defect_class: str, splits: Sequence[str], drivers: Drivers, seed: int) -> list[Crop]:
     """Crops of the class's images in these splits, CROPS_PER_IMAGE each."""
-    dataset, drivers = build.dataset(), build.settings.drivers
-    ids = [i for i in dataset.of_class(defect_class) if dataset.images.at[i, "split"] in splits]
-    crops = defect_crops(
-        dataset, ids, defect_class, drivers.size,
-        per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=build.pipeline.seed,
-    )  # fmt: skip
-    return list(crops)
+    return class_crops(
+        dataset, defect_class, splits, drivers.size, per_image=CROPS_PER_IMAGE, zoom=drivers.zoom, seed=seed
+    )
 
 
-def real_features(build: Build, extractor: Extractor, defect_class: str, splits: tuple[str, ...]) -> np.ndarray:
+def real_features(
+    extractor: Extractor, dataset: Dataset, defect_class: str, splits: Sequence[str], drivers: Drivers, seed: int
+) -> np.ndarray:
     """Features (n, D) of real crops of a class. Raises PipelineError where there are too few to compare with."""
-    real = [crop.image for crop in real_crops(build, defect_class, splits)]
+    real = [crop.image for crop in real_crops(dataset, defect_class, splits, drivers, seed)]
     if len(real) < 2:
         raise PipelineError(
-            f"Class {defect_class!r} has {len(real)} crops in {' and '.join(splits)} of {build.dataset().root}, too few "
-            "to compare with: add images of other parts, or take the class out."
+            f"Class {defect_class!r} has {len(real)} crops in {' and '.join(splits)} of {dataset.root}, too few to compare "
+            "with: add images of other parts, or take the class out."
         )
-    return remembering(build, extractor).features(np.stack(real))
-
-
-def defect_window(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
-    """The square around the defects of a (S, S, 3) image, at its size: what lies farther says nothing of the defect."""
-    return crop_resize(image, square_crop(image.shape, mask, zoom=1 / WINDOW), image.shape[0])
+    return extractor.features(np.stack(real))

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,174 +12,126 @@ import numpy as np
 
 from defect_pipeline import recognition
 from defect_pipeline.assets.coco import Annotated, read_coco
-from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.checkpoints import (
-    load_weights,
-    read_tensors,
-    save_weights,
-    with_prefix,
-    without_prefix,
-    write_tensors,
-)
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stage import Build, Stage, stage
+from defect_pipeline.checkpoints import load_weights, save_weights
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
 from defect_pipeline.imaging.crops import Crop, whole, windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.sheets import contact_sheet, curve, overlay
 from defect_pipeline.imaging.subsets import Subset
+from defect_pipeline.profiles import Segmentor
 
 if TYPE_CHECKING:
-    from torch import Tensor, nn
+    from torch import nn
+
+    from defect_pipeline.recognition.learning import Judge
 
 REGIMES = ("real", "synthetic", "synthetic_then_real")
-REPORT = "figures.json"
-CHECKPOINT_STEPS = 50
 
 
-@stage(
-    parents=("inspection_images", "sadf_coco"),
-    settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
-    images=Subset(("train", "val")),
-    group="recognition",
-    kinds={"torch", "torchvision"},
-    version="3",
-    gpu=True,
-)
-def segmentor(build: Build) -> None:
-    """A segmentor from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
-    settings, dataset = build.settings.segmentor, build.dataset()
-    defects, negatives = training_windows(dataset, build.settings.drivers.size)
-    data = {
-        "real": joined(defects, negatives),
-        "synthetic": joined(read_coco(build.parent("sadf_coco").path, dataset.categories), negatives),
-    }
-    steps = settings.steps_for(len(data["real"][0]))
-    curves = {}
-    for regime in REGIMES:
-        model = new_segmentor(build, build.pipeline.seed)
-        stages = list(recognition.segmentor.regime_stages(regime, steps))
-        curves[regime] = train_stages(build, model, regime, stages, data, seed=build.pipeline.seed)
-        save_weights(model, build.path / f"{regime}.safetensors")
-    build.metadata |= {f"{name} images": len(images) for name, (images, _) in data.items()}
-    build.metadata |= {"steps in each regime": steps, "of these without a defect": len(negatives[0])}
-    if all(curves.values()):
-        build.picture("loss", curve(curves, "segmentor", "step", "loss"))
+def segmentor(joined_set: Stage, *, name: str, group: str) -> Stage:
+    """The stage that trains a segmentor in three regimes."""
 
-
-def train_stages(
-    build: Build,
-    model: nn.Module,
-    name: str,
-    stages: Sequence[tuple[str, int]],
-    data: Mapping[str, Annotated],
-    *,
-    seed: int,
-    strong: bool = False,
-) -> list[tuple[float, float]]:
-    """Train a model in place through stages of (data, steps), each going on from the weights before, with checkpoints.
-
-    In its last stage the model is tried on real val images now and then, and it ends with the weights that did best on
-    them: early stopping, but for the steps, which stay the same whatever the data.
-    ``name`` tells one training of a build from another. Returns the loss curve since this process began.
-    """
-    settings, done, all_steps = build.settings.segmentor, 0, sum(steps for _, steps in stages)
-    losses: list[tuple[float, float]] = []
-    images, truth = validation_images(build)
-    best: dict[str, Tensor] = {}
-    for number, (source, steps) in enumerate(stages):
-        file = build.workdir / f"{name}.{number}.safetensors"
-        resume = read_tensors(file)
-        best = without_prefix("best", resume or {})
-        loop = recognition.segmentor.train_segmentor(
-            model, *data[source], steps=steps, seed=seed, batch=settings.batch,
-            learning_rate=settings.learning_rate, strong=strong, resume=resume,
-        )  # fmt: skip
-        for state in loop:
-            if state.step % 10 == 0 or state.step == steps:
-                losses.append((done + state.step, state.loss.item()))
-                build.progress(done + state.step, all_steps, loss=losses[-1][1])
-            if images and number == len(stages) - 1 and state.step in _trials(steps, settings.trials):
-                seen = recognition.segmentor.predict(model, images)
-                score = segmentation_figures(truth, seen, build.classes()).segm_map
-                if not best or score >= best["score"]:
-                    best = state.scored(score)
-            if state.step % CHECKPOINT_STEPS == 0 or state.step == steps:
-                write_tensors(file, {**state.state_dict(), **with_prefix("best", best)})
-        done += steps
-    if best:
-        model.load_state_dict(without_prefix("parameters", best), strict=False)
-    return losses
-
-
-def _trials(steps: int, trials: int) -> set[int]:
-    """The steps after which a stage of ``steps`` is tried: evenly over its second half, the last at its end."""
-    return {round(steps * (trials + k) / (2 * trials)) for k in range(1, trials + 1)}
-
-
-@stage(
-    parents=("inspection_images", "segmentor"),
-    settings=lambda pipeline: (pipeline.settings.segmentor, pipeline.settings.drivers.size),
-    images=Subset(("test",)),
-    group="recognition",
-    kinds={"torch", "coco"},
-    version="2",
-    gpu=True,
-)
-def segmentation_report(build: Build) -> None:
-    """segm and bbox mAP, IoU and Hausdorff distance of each regime on the test split, with pictures of what it sees."""
-    dataset, size = build.dataset(), build.settings.drivers.size
-    defects = annotated_images(dataset, "test", size, defective=True)
-    images, truth = joined(defects, annotated_images(dataset, "test", size, defective=False))
-    figures: dict[str, SegmentationFigures] = {}
-    shown = [
-        [
-            overlay(image, _named(masks, dataset), class_colours(dataset.categories))
-            for image, masks in zip(*defects, strict=True)
-        ][:: _every(defects)]
-    ]
-    for regime in REGIMES:
-        seen = recognition.segmentor.predict(load_segmentor(build, regime), images)
-        figures[regime] = segmentation_figures(truth, seen, dataset.categories)
-        found = [[(int(k), m) for k, m, s in zip(p.labels, p.masks, p.scores, strict=True) if s >= 0.5] for p in seen]
-        shown.append(
-            [
-                overlay(images[i], _named(found[i], dataset), class_colours(dataset.categories))
-                for i in range(0, len(defects[0]), _every(defects))
-            ]
-        )
-        build.progress(len(figures), len(REGIMES))
-    (build.path / REPORT).write_text(json.dumps({regime: asdict(part) for regime, part in figures.items()}))
-    build.metadata |= {f"segm mAP {regime}": part.segm_map for regime, part in figures.items()}
-    build.metadata["figures"] = [
-        {"regime": regime} | {k: v for k, v in asdict(part).items() if not isinstance(v, dict)}
-        for regime, part in figures.items()
-    ]
-    captions = [name for name in ("annotated", *REGIMES) for _ in shown[0]]
-    build.picture("test images", contact_sheet([x for row in shown for x in row], captions, columns=len(shown[0])))
-
-
-def read_figures(directory: Path) -> dict[str, SegmentationFigures]:
-    """What a `segmentation_report` artifact says of each regime."""
-    return {
-        regime: SegmentationFigures(**part) for regime, part in json.loads((directory / REPORT).read_text()).items()
-    }
-
-
-def load_segmentor(build: Build, regime: str) -> nn.Module:
-    """The segmentor as a regime left it."""
-    model = new_segmentor(build, build.pipeline.seed)
-    load_weights(model, build.parent("segmentor").path / f"{regime}.safetensors")
-    return model
-
-
-def new_segmentor(build: Build, seed: int) -> nn.Module:
-    """Untrained but for its backbone; its heads are drawn from the seed."""
-    settings = build.settings.segmentor
-    weights = Path(settings.weights) if settings.weights else None
-    model = recognition.segmentor.build_segmentor(
-        len(build.classes()), build.settings.drivers.size, settings.backbone, weights, seed=seed
+    @stage(
+        name=name,
+        parents=(inspection_images, joined_set),
+        settings=("segmentor", "drivers.size"),
+        images=Subset(("train", "val")),
+        group=group,
+        kinds={"torch", "torchvision"},
+        version="3",
+        gpu=True,
     )
-    return model.to(build.settings.device)
+    def make(build: Build) -> None:
+        """A segmentor from real, from synthetic, and from synthetic tuned on real images; the same steps in each regime."""
+        settings, dataset, size = build.settings.segmentor, build.dataset, build.settings.drivers.size
+        defects, negatives = training_windows(dataset, size)
+        data = {
+            "real": joined(defects, negatives),
+            "synthetic": joined(read_coco(build.read(joined_set).path, dataset.categories), negatives),
+        }
+        steps = settings.steps_for(len(data["real"][0]))
+        curves, judge = {}, judged_on(validation_images(dataset, size), dataset.categories)
+        for regime in REGIMES:
+            model = recognition.learning.new_segmentor(
+                len(dataset.categories), size, settings, seed=build.seed, device=build.settings.device
+            )
+            curves[regime] = recognition.learning.train_stages(
+                model, recognition.segmentor.regime_stages(regime, steps), data, settings, seed=build.seed,
+                workdir=build.workdir, name=regime, judge=judge, progress=build.progress,
+            )  # fmt: skip
+            save_weights(model, build.path / f"{regime}.safetensors")
+        build.metadata |= {f"{source} images": len(images) for source, (images, _) in data.items()}
+        build.metadata |= {"steps in each regime": steps, "of these without a defect": len(negatives[0])}
+        if all(curves.values()):
+            build.picture("loss", curve(curves, "segmentor", "step", "loss"))
+
+    return make
+
+
+def segmentation_report(segmentor: Stage, *, name: str, group: str) -> Stage:
+    """The stage that measures a segmentor of each regime."""
+
+    @stage(
+        name=name,
+        parents=(inspection_images, segmentor),
+        settings=("segmentor", "drivers.size"),
+        images=Subset(("test",)),
+        group=group,
+        kinds={"torch", "coco"},
+        version="2",
+        gpu=True,
+    )
+    def make(build: Build) -> None:
+        """segm and bbox mAP, IoU and Hausdorff distance of each regime on the test split, with pictures of what it sees."""
+        dataset, size = build.dataset, build.settings.drivers.size
+        defects = annotated_images(dataset, "test", size, defective=True)
+        images, truth = joined(defects, annotated_images(dataset, "test", size, defective=False))
+        figures: dict[str, SegmentationFigures] = {}
+        shown = [
+            [
+                overlay(image, _named(masks, dataset), class_colours(dataset.categories))
+                for image, masks in zip(*defects, strict=True)
+            ][:: _every(defects)]
+        ]
+        load = partial(
+            load_segmentor, build.read(segmentor).path, classes=len(dataset.categories), size=size,
+            settings=build.settings.segmentor, seed=build.seed, device=build.settings.device,
+        )  # fmt: skip
+        for regime in REGIMES:
+            seen = recognition.segmentor.predict(load(regime), images)
+            figures[regime] = segmentation_figures(truth, seen, dataset.categories)
+            found = [
+                [(int(k), m) for k, m, s in zip(p.labels, p.masks, p.scores, strict=True) if s >= 0.5] for p in seen
+            ]
+            shown.append(
+                [
+                    overlay(images[i], _named(found[i], dataset), class_colours(dataset.categories))
+                    for i in range(0, len(defects[0]), _every(defects))
+                ]
+            )
+            build.progress(len(figures), len(REGIMES))
+        build.keep(figures)
+        build.metadata |= {f"segm mAP {regime}": part.segm_map for regime, part in figures.items()}
+        build.metadata["figures"] = [
+            {"regime": regime} | {k: v for k, v in asdict(part).items() if not isinstance(v, dict)}
+            for regime, part in figures.items()
+        ]
+        captions = [name for name in ("annotated", *REGIMES) for _ in shown[0]]
+        build.picture("test images", contact_sheet([x for row in shown for x in row], captions, columns=len(shown[0])))
+
+    return make
+
+
+def load_segmentor(
+    directory: Path, regime: str, classes: int, size: int, settings: Segmentor, *, seed: int, device: str
+) -> nn.Module:
+    """The segmentor as a regime left it in the directory of a `segmentor` artifact."""
+    model = recognition.learning.new_segmentor(classes, size, settings, seed=seed, device=device)
+    load_weights(model, directory / f"{regime}.safetensors")
+    return model
 
 
 def training_windows(dataset: Dataset, size: int) -> tuple[Annotated, Annotated]:
@@ -189,12 +141,21 @@ def training_windows(dataset: Dataset, size: int) -> tuple[Annotated, Annotated]
     return defects, (clean[0][:n], clean[1][:n])
 
 
-def validation_images(build: Build) -> Annotated:
+def validation_images(dataset: Dataset, size: int) -> Annotated:
     """The val images with a defect, and as many without."""
-    dataset, size = build.dataset(), build.settings.drivers.size
     defects, clean = (annotated_images(dataset, "val", size, defective=defective) for defective in (True, False))
     n = len(defects[0])
     return joined(defects, (clean[0][:n], clean[1][:n]))
+
+
+def judged_on(known: Annotated, categories: Sequence[str]) -> Judge | None:
+    """What a segmentor is worth on these images: segm mAP. None without an image."""
+    images, truth = known
+
+    def judge(model: nn.Module) -> float:
+        return segmentation_figures(truth, recognition.segmentor.predict(model, images), categories).segm_map
+
+    return judge if images else None
 
 
 def annotated_windows(dataset: Dataset, split: str, size: int, *, defective: bool) -> Annotated:

@@ -29,7 +29,7 @@ def gpu_tags(gpus: int = 1) -> dict[str, Any]:
 def executor() -> dg.ExecutorDefinition:
     """The executor of runs that Dagster launches, by DEFECT_PIPELINE_EXECUTOR: in_process, multiprocess or ray.
 
-    In process unless told otherwise: a spawned step pays seconds of imports, much of a small step. Ray's cluster is the
+    In process by default: a spawned step pays seconds of imports, much of a small step. Ray's cluster is the
     one of RAY_ADDRESS, by default this machine's. Raises PipelineError for another name, or without dagster-ray.
     """
     name = os.environ.get(EXECUTOR_VARIABLE, "in_process")

@@ -1,7 +1,7 @@
 """What somebody should hear of: runs that failed, gates that closed or opened, new synthetic data.
 
-A line in the log each; and, where DEFECT_PIPELINE_WEBHOOK holds a URL, in one POST together. What is told is what differs
-from the tick before, so it does not matter who made a run, the sensor, the command line or a hand in the UI.
+A line in the log each; and, where DEFECT_PIPELINE_WEBHOOK holds a URL, in one POST together. Only what differs from the tick before
+is news, so it does not matter who made a run, the sensor, the command line or a hand in the UI.
 """
 
 import json
@@ -9,17 +9,18 @@ import os
 from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from functools import partial
 
 import dagster as dg
 
-from defect_pipeline.assets.stage import Pipeline, content, label
-from defect_pipeline.automation.checks import closed_gates
-from defect_pipeline.automation.jobs import PLANS, classes_of, failure_reasons
+from defect_pipeline.assets.stage import INSPECTION, content, label
+from defect_pipeline.automation.jobs import failure_reasons, gates_behind
 from defect_pipeline.automation.sensor import INTERVAL
 from defect_pipeline.automation.webhook import News, post
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.pipeline import Pipeline
 from defect_pipeline.store import Store
+from defect_pipeline.system import System, classes_of
+from defect_pipeline.systems import system_named
 
 WEBHOOK_VARIABLE = "DEFECT_PIPELINE_WEBHOOK"
 ATTEMPTS = 10  # ticks after which news that the webhook does not take are given up
@@ -27,51 +28,41 @@ FAILURES = 20  # told of at a tick; more wait for the next
 
 
 @dataclass(frozen=True)
-class Look:
-    """One look at a store: its closed gates with their problems, and the digest of each set that may be used."""
+class StoreState:
+    """A store at a moment: its closed gates with their problems, and the digest of each set that may be used."""
 
     closed: dict[str, str]
     ready: dict[str, str]
 
     @classmethod
-    def at(cls, store: Store, pipeline: Pipeline) -> "Look":
+    def of(cls, store: Store, pipeline: Pipeline) -> "StoreState":
         """What there is by now; nothing while there are no images."""
-        if not store.partitions("inspection_images"):
+        if not store.partitions(INSPECTION):
             return cls({}, {})
-        plan = PLANS[pipeline.system]
-        closed = {gate.name: str(gate) for step in plan for gate in closed_gates(step, store, pipeline)}
-        return cls(closed, READY[pipeline.system](store, closed))
+        system = system_named(pipeline.system)
+        gates = [gate for step in system.plan for gate in gates_behind(step, system, store, pipeline)]
+        closed = {gate.name: str(gate) for gate in gates}
+        return cls(closed, _ready(system, store, {gate.partition for gate in gates}))
 
 
-def _joined(name: str, store: Store, closed: dict[str, str]) -> dict[str, str]:
-    """The joined set of that name, which is made behind open gates only."""
-    with suppress(PipelineError):
-        return {name: content(store.current(name))}
-    return {}
-
-
-def _of_classes(store: Store, closed: dict[str, str]) -> dict[str, str]:
-    """Each class's images that its last report has judged, where its gate is open."""
-    judged = set(classes_of(store)) & set(store.partitions("stablesdg_fid_report"))
-    return {
-        label("stablesdg_images", k): store.current("stablesdg_fid_report", k).parents["stablesdg_images"]
-        for k in sorted(judged)
-        if label("generated_gate", k) not in closed
-    }
-
-
-READY: dict[str, Callable[[Store, dict[str, str]], dict[str, str]]] = {
-    "sadf": partial(_joined, "sadf_coco"),
-    "union": partial(_joined, "union_coco"),
-    "stablesdg": _of_classes,
-}
+def _ready(system: System, store: Store, closed: set[str | None]) -> dict[str, str]:
+    """The joined set, which is made behind open gates only; without one, the images that each class's last report has
+    judged, of classes whose gates are open."""
+    if system.masked is not None:
+        joined = system.masked.joined.name
+        with suppress(PipelineError):
+            return {joined: content(store.current(joined))}
+        return {}
+    judged, images = system.judged.name, system.images.name
+    classes = set(classes_of(store)) & set(store.partitions(judged)) - closed
+    return {label(images, k): store.current(judged, k).parents[images] for k in sorted(classes)}
 
 
 @dataclass(frozen=True)
 class Memory:
     """Between two ticks: what was seen, how far the failed runs are told, and the news that wait for the webhook."""
 
-    seen: Look
+    seen: StoreState
     failures: str  # a cursor of Dagster's event log
     waiting: tuple[News, ...] = ()
     attempts: int = 0
@@ -82,7 +73,7 @@ class Memory:
         try:
             found = json.loads(cursor or "")
             waiting = tuple(News(*one) for one in found["waiting"])
-            return cls(Look(**found["seen"]), found["failures"], waiting, found["attempts"])
+            return cls(StoreState(**found["seen"]), found["failures"], waiting, found["attempts"])
         except (ValueError, TypeError, KeyError):
             return None
 
@@ -91,7 +82,7 @@ class Memory:
         return json.dumps(asdict(self))
 
 
-def news_between(before: Look, now: Look) -> list[News]:
+def news_between(before: StoreState, now: StoreState) -> list[News]:
     """What of two looks differs: a gate that is closed now, one that no longer is, data that were not there."""
     closed = [
         News("gate closed", k, f"Gate closed: {said}") for k, said in now.closed.items() if k not in before.closed
@@ -120,7 +111,7 @@ def _failed(instance: dg.DagsterInstance, run_id: str) -> News:
     return News("run failed", subject, f"Run {run_id[:8]} of {subject} failed: {reasons}")
 
 
-def told(memory: Memory, url: str, say: Callable[[str], None]) -> Memory:
+def delivered(memory: Memory, url: str, say: Callable[[str], None]) -> Memory:
     """Hand the waiting news to the webhook and forget them, once they are taken or have been refused too often."""
     done, attempts = replace(memory, waiting=(), attempts=0), memory.attempts + 1
     problem = post(url, memory.waiting) if url and memory.waiting else ""
@@ -137,9 +128,9 @@ def told(memory: Memory, url: str, say: Callable[[str], None]) -> Memory:
     default_status=dg.DefaultSensorStatus.RUNNING,
     description=f"Failed runs, closed and opened gates, new data: to the log, and to the webhook of {WEBHOOK_VARIABLE}.",
 )
-def notify(context: dg.SensorEvaluationContext, store: Store, pipeline: Pipeline) -> dg.SensorResult:
+def notify(context: dg.SensorEvaluationContext, store: Store, pipeline: dg.ResourceParam[Pipeline]) -> dg.SensorResult:
     """Tells what is new since the tick before; the first one takes stock only."""
-    now, memory = Look.at(store, pipeline), Memory.from_cursor(context.cursor)
+    now, memory = StoreState.of(store, pipeline), Memory.from_cursor(context.cursor)
     if memory is None:
         last = context.instance.fetch_run_status_changes(dg.DagsterEventType.RUN_FAILURE, 1).cursor
         return dg.SensorResult(skip_reason="First look at the store.", cursor=Memory(now, last).cursor)
@@ -148,5 +139,5 @@ def notify(context: dg.SensorEvaluationContext, store: Store, pipeline: Pipeline
     for one in fresh:
         context.log.info(one.text)
     memory = Memory(now, cursor, (*memory.waiting, *fresh), memory.attempts)
-    memory = told(memory, os.environ.get(WEBHOOK_VARIABLE, ""), context.log.warning)
+    memory = delivered(memory, os.environ.get(WEBHOOK_VARIABLE, ""), context.log.warning)
     return dg.SensorResult(skip_reason="; ".join(one.text for one in fresh) or "No news.", cursor=memory.cursor)

@@ -8,7 +8,7 @@ from defect_pipeline.store import digest_of
 INTERVAL = 30  # seconds between two looks
 SETTLE = 60  # seconds without a change after which a file counts as copied
 EMPTY = 3600  # seconds for which an empty file is waited for; then it is ingest's to reject
-SHOWN = 3
+NAMED = 3  # files that a reason to wait names
 
 
 @dataclass(frozen=True)
@@ -44,8 +44,8 @@ def reason_to_wait(previous: Snapshot | None, scan: dict[str, tuple[int, int]], 
     """
     young = [path for path, stamp in scan.items() if _is_young(*stamp, now_ns)]
     if young:
-        more = f" and {len(young) - SHOWN} more" if len(young) > SHOWN else ""
-        return f"Waiting for {', '.join(sorted(young)[:SHOWN])}{more}: still being copied, it seems."
+        more = f" and {len(young) - NAMED} more" if len(young) > NAMED else ""
+        return f"Waiting for {', '.join(sorted(young)[:NAMED])}{more}: still being copied, it seems."
     now = Snapshot.of(scan)
     if previous is None:
         return f"First look at the data folder: {now.files} files."

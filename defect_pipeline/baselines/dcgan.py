@@ -7,20 +7,28 @@ discriminator's input, weights from N(0, 0.02), Adam with a momentum of 0.5. The
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from defect_pipeline.checkpoints import optimizer_tensors, restore_optimizer, with_prefix, without_prefix
+from defect_pipeline.checkpoints import (
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    with_prefix,
+    without_prefix,
+)
 from defect_pipeline.diffusion.sampling import initial_noise
 from defect_pipeline.diffusion.training import step_generator
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.resumable import Curve, Progress, run_training, silent
 
 NOISE = (100, 1, 1)  # of each image
 SMALLEST = 4  # px, the side from which the generator begins
-BETAS = (0.5, 0.999)
+CHECKPOINTS = 20  # of a training
 
 
 @dataclass(frozen=True)
@@ -81,6 +89,11 @@ class GANTraining:
     gan: DCGAN
     optimizers: tuple[torch.optim.Optimizer, torch.optim.Optimizer]  # in the order of DCGAN's networks
 
+    @property
+    def loss(self) -> Tensor:
+        """The generator's, which is what a training is followed by."""
+        return self.generator_loss
+
     def state_dict(self) -> dict[str, Tensor]:
         """Weights, optimizers and step, as references: to be written at once."""
         tensors = {"step": torch.tensor(self.step)}
@@ -98,6 +111,7 @@ def train_dcgan(
     seed: int,
     batch: int = 128,
     learning_rate: float = 2e-4,
+    betas: tuple[float, float] = (0.5, 0.999),
     resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[GANTraining]:
     """Train in place on images (n, S, S, 3) uint8 and yield after each step: one of the discriminator on a real and a
@@ -108,18 +122,40 @@ def train_dcgan(
     device, generator, discriminator = gan.device, gan.generator.train(), gan.discriminator.train()
     known = torch.from_numpy(images).to(device).permute(0, 3, 1, 2)  # (n, 3, S, S)
     learn_to_paint, learn_to_tell = (
-        torch.optim.Adam(network.parameters(), lr=learning_rate, betas=BETAS) for network in (generator, discriminator)
+        torch.optim.Adam(network.parameters(), lr=learning_rate, betas=betas) for network in (generator, discriminator)
     )
     optimizers = learn_to_paint, learn_to_tell
     start = _restore((generator, discriminator), optimizers, resume) if resume else 0
     for step in range(start, steps):
         real, noise = _drawn(known, batch, step_generator(seed, step, device))
         made = generator(noise)  # (batch, 3, S, S)
-        told = _taken_for(discriminator(real), True) + _taken_for(discriminator(made.detach()), False)
-        _descend(learn_to_tell, told)
+        discriminating = _taken_for(discriminator(real), True) + _taken_for(discriminator(made.detach()), False)
+        _descend(learn_to_tell, discriminating)
         fooled = _taken_for(discriminator(made), True)
         _descend(learn_to_paint, fooled)
-        yield GANTraining(step + 1, fooled.detach(), told.detach(), gan, optimizers)
+        yield GANTraining(step + 1, fooled.detach(), discriminating.detach(), gan, optimizers)
+
+
+def learn_dcgan(
+    gan: DCGAN,
+    images: np.ndarray,
+    *,
+    steps: int,
+    seed: int,
+    batch: int,
+    learning_rate: float,
+    betas: tuple[float, float],
+    checkpoint: Path,
+    progress: Progress = silent,
+) -> Curve:
+    """Train in place as `train_dcgan` does, with checkpoints; the generator's loss since this process began."""
+
+    def loop(left: Mapping[str, Tensor] | None) -> Iterator[GANTraining]:
+        return train_dcgan(
+            gan, images, steps=steps, seed=seed, batch=batch, learning_rate=learning_rate, betas=betas, resume=left
+        )
+
+    return run_training(loop, checkpoint, steps=steps, every=max(10, steps // CHECKPOINTS), progress=progress)
 
 
 def paint(gan: DCGAN, seeds: Sequence[int], *, batch: int = 64) -> np.ndarray:
@@ -154,6 +190,6 @@ def _restore(
     networks: Sequence[nn.Module], optimizers: Sequence[torch.optim.Optimizer], state: Mapping[str, Tensor]
 ) -> int:
     for i, (network, optimizer) in enumerate(zip(networks, optimizers, strict=True)):
-        network.load_state_dict(without_prefix(f"network.{i}", state))
+        restore_tensors(network.state_dict(), without_prefix(f"network.{i}", state))
         restore_optimizer(optimizer, without_prefix(f"optimizer.{i}", state))
     return int(state["step"])

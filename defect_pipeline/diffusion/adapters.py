@@ -123,7 +123,7 @@ def hypernetwork_loss(
 
 
 def prompted_loss(backbone: Backbone, latents: Tensor, prompt: str, *, batch: int) -> LossAt:
-    """Denoising of latents (n, C, h, w) told by one prompt, through text encoder and U-Net (paper B, both stages).
+    """Denoising of latents (n, C, h, w) under one prompt, through text encoder and U-Net (paper B, both stages).
 
     What learns is decided by what has a gradient: the prompt's token (`learnable_token`) or adapters (`add_lora`).
     """

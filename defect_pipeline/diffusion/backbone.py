@@ -25,12 +25,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import CLIPTextModel, CLIPTokenizer, PreTrainedModel
 
+from defect_pipeline.checkpoints import load_weights, save_weights
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.noising import Noising
-from defect_pipeline.diffusion.unet import SkipUNet
+from defect_pipeline.diffusion.unet import GaussianDenoiser, SkipUNet
 from defect_pipeline.errors import PipelineError
 
 Model = TypeVar("Model", bound=ModelMixin | PreTrainedModel)
+LINEAR = "linear.safetensors"
 FOLDERS = ("tokenizer", "text_encoder", "unet", "vae", "scheduler")
 
 
@@ -93,6 +95,25 @@ class Backbone:
             x = self.vae.decode(z.to(self.vae.dtype) / self.vae.config.scaling_factor, return_dict=False)[0]
             images.append(((x.float() / 2 + 0.5).clamp(0, 1) * 255).round().byte().permute(0, 2, 3, 1).cpu())
         return torch.cat(images)
+
+    def fit_linear(self, latents: Tensor) -> None:
+        """Fit what the embedded U-Net does in closed form to latents (n, C, h, w); other backbones have no such part."""
+        if self._linear is not None:
+            self._linear.fit(latents, self.noising.alphas_cumprod)
+
+    def save_linear(self, directory: Path) -> None:
+        """Keep what `fit_linear` fitted, if anything, in the file LINEAR of a directory."""
+        if self._linear is not None:
+            save_weights(self._linear, directory / LINEAR)
+
+    def load_linear(self, directory: Path) -> None:
+        """Give the backbone what `save_linear` kept in a directory, if anything."""
+        if self._linear is not None and (directory / LINEAR).exists():
+            load_weights(self._linear, directory / LINEAR)
+
+    @property
+    def _linear(self) -> GaussianDenoiser | None:
+        return self.unet.linear if isinstance(self.unet, SkipUNet) else None
 
     def new_hypernetwork(self, init: str, seed: int = 0) -> ControlNetModel:
         """A trainable copy of the U-Net's encoder behind zero convolutions (paper A §3.2), or the backbone's own prior.

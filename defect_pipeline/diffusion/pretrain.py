@@ -8,7 +8,7 @@ noise alone.
 """
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from time import monotonic
@@ -25,15 +25,17 @@ from defect_pipeline.allocator import keep_freed_memory
 from defect_pipeline.diffusion.autoencoder import LinearPatchAutoencoder
 from defect_pipeline.diffusion.backbone import embed
 from defect_pipeline.diffusion.noising import Noising
-from defect_pipeline.diffusion.training import Checkpoint, denoising_loss, step_generator, training_loop
+from defect_pipeline.diffusion.training import TrainingState, denoising_loss, step_generator, training_loop
 from defect_pipeline.diffusion.unet import SkipUNet
 from defect_pipeline.diffusion.windows import cut, draw_corners, shows_windows
 from defect_pipeline.diffusion.world import MARKS, Surfaces, draw_surfaces
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.drivers import class_colours, driver
+from defect_pipeline.resumable import resumed
 
 IMAGE_SIZE = 128
 TEXT_LENGTH = 24
+CHECKPOINT_STEPS = 200
 Report = Callable[[int, int, float, float], None]
 COLOURS = class_colours(MARKS)
 
@@ -51,6 +53,11 @@ class Recipe:
     window: int = 64  # px
     views: int = 2  # windows of each surface: drawing it takes a third as long as learning from it
     learning_rate: float = 8e-4
+    betas: tuple[float, float] = (0.9, 0.99)
+    eps: float = 1e-12
+    warmup: int = 100  # steps
+    decay: float = 0.5  # share of the steps
+    ema: float = 0.998
     mask_weight: float = 4.0  # how much more a pixel of a mark counts in the loss: marks are a small share of it
     caption_dropout: float = 0.1
     seed: int = 0
@@ -135,16 +142,16 @@ def train_backbone(
 ) -> bool:
     """Train the backbone and write it to ``directory`` in diffusers layout; True when the recipe is complete.
 
-    A checkpoint goes to ``work`` every 200 steps; with ``resume`` training goes on from there, without it a checkpoint
+    A checkpoint goes to ``work`` every CHECKPOINT_STEPS steps; with ``resume`` training goes on from there, without it a checkpoint
     found there is a PipelineError. After ``minutes`` training stops at a checkpoint and this returns False; what it
     then writes can be looked at, though its learning rate never fell. ``report(step, steps, loss, images_per_second)``
     is called every 20 steps.
     """
     keep_freed_memory()
     work.mkdir(parents=True, exist_ok=True)
-    checkpoint = Checkpoint(work / "generator.safetensors", every=200)
-    if checkpoint.path.exists() and not resume:
-        raise PipelineError(f"{checkpoint.path} is of an earlier training; go on with --resume, or remove it.")
+    checkpoint = work / "generator.safetensors"
+    if checkpoint.exists() and not resume:
+        raise PipelineError(f"{checkpoint} is of an earlier training; go on with --resume, or remove it.")
     deadline = monotonic() + 60 * minutes if minutes else float("inf")
     torch.manual_seed(recipe.seed)
     tokenizer = build_tokenizer(directory / "tokenizer")
@@ -169,16 +176,20 @@ def train_backbone(
 
     world = _World(recipe, Noising.of(scheduler), tokenizer, text_encoder, unet, vae.to(device), control, device)
     parameters = [p for module in (unet, text_encoder, control) for p in module.parameters()]
+
+    def loop(left: Mapping[str, Tensor] | None) -> Iterator[TrainingState]:
+        return training_loop(
+            parameters, world.loss, steps=recipe.steps, learning_rate=recipe.learning_rate, seed=recipe.seed,
+            betas=recipe.betas, eps=recipe.eps, warmup=recipe.warmup, decay=recipe.decay, ema=recipe.ema, resume=left,
+        )  # fmt: skip
+
     complete, losses = True, []
-    for state in training_loop(
-        parameters, world.loss, steps=recipe.steps, learning_rate=recipe.learning_rate, seed=recipe.seed, warmup=100,
-        decay=0.5, ema=0.998, checkpoint=checkpoint,
-    ):  # fmt: skip
+    for state in resumed(loop, checkpoint, steps=recipe.steps, every=CHECKPOINT_STEPS):
         losses.append(state.loss)
         if state.step % 20 == 0:
             report(state.step, recipe.steps, torch.stack(losses).mean().item(), state.images / state.seconds)
             losses.clear()
-        if state.step % checkpoint.every == 0 and state.step < recipe.steps and monotonic() > deadline:
+        if state.step % CHECKPOINT_STEPS == 0 and state.step < recipe.steps and monotonic() > deadline:
             complete = False
             break
     for name, module in (("text_encoder", text_encoder), ("unet", unet), ("controlnet", control)):

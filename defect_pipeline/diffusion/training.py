@@ -5,9 +5,8 @@ holds. The loop is a generator: it yields its state after each step, and logging
 """
 
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -15,14 +14,12 @@ from torch import Generator, Tensor, nn
 
 from defect_pipeline.checkpoints import (
     optimizer_tensors,
-    read_tensors,
     restore_optimizer,
+    restore_tensors,
     with_prefix,
     without_prefix,
-    write_tensors,
 )
 from defect_pipeline.diffusion.noising import Noising
-from defect_pipeline.errors import PipelineError
 
 
 def denoising_loss(
@@ -54,11 +51,14 @@ class TrainingState:
     loss: Tensor
     seconds: float  # since this process began training
     images: int  # seen since this process began
+    parameters: Sequence[Tensor]
+    average: Sequence[Tensor]  # of the parameters; empty where none is kept
+    optimizer: torch.optim.Optimizer
 
-
-def mean(losses: Sequence[Tensor]) -> float:
-    """Of scalar tensors; waits for the device once."""
-    return torch.stack(list(losses)).mean().item()
+    def state_dict(self) -> dict[str, Tensor]:
+        """Parameters, their average, optimizer moments and step, as references: to be written at once."""
+        moments = with_prefix("adam", optimizer_tensors(self.optimizer))
+        return {"step": torch.tensor(self.step), **_numbered(self.parameters, self.average), **moments}
 
 
 def step_generator(seed: int, step: int, device: torch.device | str = "cpu") -> Generator:
@@ -73,25 +73,29 @@ def training_loop(
     steps: int,
     learning_rate: float,
     seed: int,
+    betas: tuple[float, float] = (0.9, 0.999),
+    eps: float = 1e-8,
+    weight_decay: float = 0.0,
+    clip: float = 1.0,
     warmup: int = 0,
     decay: float = 0.0,
-    weight_decay: float = 0.0,
     ema: float = 0.0,
-    checkpoint: "Checkpoint | None" = None,
+    resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[TrainingState]:
     """Train ``parameters`` with AdamW for ``steps`` steps and yield a `TrainingState` after each.
 
-    ``loss_at(step, generator)`` gives a scalar loss and the number of images behind it. The rate warms up linearly over
+    ``loss_at(step, generator)`` gives a scalar loss and the number of images behind it. ``betas``, ``eps`` and
+    ``weight_decay`` are AdamW's, ``clip`` is the largest norm of the gradient. The rate warms up linearly over
     ``warmup`` steps and falls linearly to zero over the last ``decay`` share. With ``ema`` > 0 an exponential moving
-    average is kept and left in the parameters at the end. With a checkpoint, training starts where the file says.
+    average is kept and left in the parameters at the end. A training that goes on from ``resume``, an earlier
+    `TrainingState.state_dict`, equals an uninterrupted one. Raises ForeignCheckpointError for that of another network.
     """
     device = parameters[0].device
-    # Short trainings: the large gradients of the first steps must be forgotten soon, and small ones count.
     optimizer = torch.optim.AdamW(
-        parameters, lr=learning_rate, betas=(0.9, 0.99), eps=1e-12, weight_decay=weight_decay, fused=True
+        parameters, lr=learning_rate, betas=betas, eps=eps, weight_decay=weight_decay, fused=True
     )
     average = [p.detach().clone() for p in parameters] if ema else []
-    start = checkpoint.load(parameters, optimizer, average) if checkpoint else 0
+    start = _restore(parameters, average, optimizer, resume) if resume else 0
     began, images = time.perf_counter(), 0
     for step in range(start, steps):
         rate = learning_rate * min(1.0, (step + 1) / max(warmup, 1), (steps - step) / max(decay * steps, 1))
@@ -100,51 +104,32 @@ def training_loop(
         loss, n = loss_at(step, step_generator(seed, step, device))
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(parameters, 1.0)
+        nn.utils.clip_grad_norm_(parameters, clip)
         optimizer.step()
         if ema:  # a young average follows faster, so that short trainings use it too
             torch._foreach_lerp_(average, [p.detach() for p in parameters], 1 - min(ema, (step + 1) / (step + 10)))
         images += n
-        if checkpoint and ((step + 1) % checkpoint.every == 0 or step + 1 == steps):
-            checkpoint.save(step + 1, parameters, optimizer, average)
-        yield TrainingState(step + 1, loss.detach(), time.perf_counter() - began, images)
+        seconds = time.perf_counter() - began
+        yield TrainingState(step + 1, loss.detach(), seconds, images, parameters, average, optimizer)
     if ema:
         with torch.no_grad():
             torch._foreach_copy_(list(parameters), average)
 
 
-@dataclass
-class Checkpoint:
-    """Trainable tensors, optimizer moments and the step in one file."""
+def _numbered(parameters: Sequence[Tensor], average: Sequence[Tensor]) -> dict[str, Tensor]:
+    """All of them by name."""
+    kept = {"parameter": parameters, "average": average}
+    return {f"{name}.{i}": tensor for name, tensors in kept.items() for i, tensor in enumerate(tensors)}
 
-    path: Path
-    every: int
 
-    def save(
-        self, step: int, parameters: Sequence[Tensor], optimizer: torch.optim.Optimizer, average: Sequence[Tensor]
-    ) -> None:
-        numbered = {f"parameter.{i}": p for i, p in enumerate(parameters)}
-        numbered |= {f"average.{i}": a for i, a in enumerate(average)}
-        write_tensors(
-            self.path, {"step": torch.tensor(step), **numbered, **with_prefix("adam", optimizer_tensors(optimizer))}
-        )
-
-    def load(
-        self, parameters: Sequence[nn.Parameter], optimizer: torch.optim.Optimizer, average: Iterable[Tensor]
-    ) -> int:
-        """Restore in place and return the steps done; 0 where there is no checkpoint yet, or a damaged one.
-
-        Raises PipelineError for a checkpoint of another network.
-        """
-        if (tensors := read_tensors(self.path)) is None:
-            return 0
-        saved = {int(i): tensor.shape for i, tensor in without_prefix("parameter", tensors).items()}
-        if saved != {i: p.shape for i, p in enumerate(parameters)}:
-            raise PipelineError(f"{self.path} is a checkpoint of another network; remove it, or name another folder.")
-        with torch.no_grad():
-            for i, p in enumerate(parameters):
-                p.copy_(tensors[f"parameter.{i}"])
-            for i, a in enumerate(average):
-                a.copy_(tensors[f"average.{i}"])
-        restore_optimizer(optimizer, without_prefix("adam", tensors))
-        return int(tensors["step"])
+def _restore(
+    parameters: Sequence[Tensor],
+    average: Sequence[Tensor],
+    optimizer: torch.optim.Optimizer,
+    state: Mapping[str, Tensor],
+) -> int:
+    """Restore in place and return the steps done."""
+    saved = {name: state[name] for name in state if name.startswith(("parameter.", "average."))}
+    restore_tensors(_numbered(parameters, average), saved)
+    restore_optimizer(optimizer, without_prefix("adam", state))
+    return int(state["step"])

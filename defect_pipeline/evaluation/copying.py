@@ -95,3 +95,26 @@ def calibrate(real: Fingerprints, groups: Sequence[str]) -> tuple[Thresholds, Ne
     return Thresholds(
         float(np.quantile(among.feature_distance, LEVEL)), float(np.quantile(among.hash_distance, LEVEL))
     ), among
+
+
+@dataclass(frozen=True)
+class Originals:
+    """Train pictures that others may be copies of, and from where on one of their own parts would count as one."""
+
+    extractor: Extractor
+    references: Fingerprints
+    thresholds: Thresholds
+    among: Nearest  # of each the nearest of another part
+
+    @classmethod
+    def of(
+        cls, extractor: Extractor, known: Extractor, pictures: Sequence[np.ndarray], groups: Sequence[str]
+    ) -> Originals:
+        """Of pictures (S, S, 3) uint8 of the parts ``groups``; ``known`` is the extractor with a memory for them."""
+        references = fingerprints(pictures, known, turned=True)
+        return cls(extractor, references, *calibrate(references, groups))
+
+    def judge(self, pictures: Sequence[np.ndarray]) -> tuple[Nearest, np.ndarray]:
+        """The nearest original to each picture, and whether it is a copy (n,) bool."""
+        found = nearest(fingerprints(pictures, self.extractor), self.references)
+        return found, self.thresholds.copies(found)

@@ -6,8 +6,11 @@ from dataclasses import dataclass
 import cv2
 import numpy as np
 
+from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.geometry import crop_resize, short_side_resize, square_crop
+
+WINDOW = 0.5  # of the image's side: the smallest window around a defect
 
 
 @dataclass(frozen=True)
@@ -66,6 +69,40 @@ def windows(dataset: Dataset, image_id: int, size: int) -> list[Crop]:
     starts = np.linspace(0, length - side, count).round().astype(int).tolist()
     boxes = [(start, 0, side) if width >= height else (0, start, side) for start in starts]
     return [_cut(image, masks, box, size, image_id) for box in boxes]
+
+
+def class_crops(
+    dataset: Dataset, category: str, splits: Sequence[str], size: int, *, per_image: int, zoom: float, seed: int
+) -> list[Crop]:
+    """`defect_crops` of the images of a class in these splits."""
+    ids = [i for i in dataset.of_class(category) if dataset.images.at[i, "split"] in splits]
+    return list(defect_crops(dataset, ids, category, size, per_image=per_image, zoom=zoom, seed=seed))
+
+
+def class_windows(dataset: Dataset, category: str, splits: Sequence[str], size: int) -> list[Crop]:
+    """The images of a class in these splits, whole, as squares that show a defect of it.
+
+    Raises PipelineError where there is none.
+    """
+    ids = [i for i in dataset.of_class(category) if dataset.images.at[i, "split"] in splits]
+    found = [crop for i in ids for crop in windows(dataset, i, size)]
+    found = [crop for crop in found if any(name == category for name, _ in crop.masks)]
+    if not found:
+        raise PipelineError(
+            f"Class {category!r} has no image with a visible defect in {' and '.join(splits)} of {dataset.root}: add "
+            "images of it, or take the class out."
+        )
+    return found
+
+
+def groups_of(dataset: Dataset, crops: Sequence[Crop]) -> list[str]:
+    """The part behind each crop."""
+    return [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
+
+
+def defect_window(image: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """The square around the defects of a (S, S, 3) image, at its size: what lies farther says nothing of the defect."""
+    return crop_resize(image, square_crop(image.shape, mask, zoom=1 / WINDOW), image.shape[0])
 
 
 def _cut(

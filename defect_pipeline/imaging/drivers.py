@@ -1,4 +1,4 @@
-"""Topological drivers (Valvano et al., sec. 3): what the generator is told of an image, its structure and its defects.
+"""Topological drivers (Valvano et al., sec. 3): what conditions the generator: the structure of an image and its defects.
 
 A driver must not tell whether the image behind it had a defect, or the hypernetwork learns to look there instead of at
 the painted mask, and has nothing to look at on defect-free images. So whatever a mask covers, and a margin around it,

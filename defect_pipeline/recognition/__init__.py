@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 from defect_pipeline.lazy import submodules
 
 if TYPE_CHECKING:
-    from defect_pipeline.recognition import classifier, segmentor  # noqa: F401
+    from defect_pipeline.recognition import classifier, learning, segmentor  # noqa: F401
 else:
     __getattr__ = submodules(__name__)
 

@@ -11,7 +11,13 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from defect_pipeline import imagenet
-from defect_pipeline.checkpoints import optimizer_tensors, restore_optimizer, with_prefix, without_prefix
+from defect_pipeline.checkpoints import (
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    with_prefix,
+    without_prefix,
+)
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 
@@ -80,7 +86,9 @@ def train_classifier(
     seed: int,
     batch: int = 16,
     learning_rate: float = 3e-4,
+    weight_decay: float = 1e-2,
     warmup: int = 20,
+    label_smoothing: float = 0.05,
     strong: bool = False,
     resume: Mapping[str, Tensor] | None = None,
 ) -> Iterator[ClassifierTraining]:
@@ -94,7 +102,7 @@ def train_classifier(
     if not len(images):
         raise PipelineError("there is no image to train the classifier on: add images to the train split")
     device = next(model.parameters()).device
-    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=learning_rate, weight_decay=weight_decay)
     start = _restore(model, optimizer, resume) if resume else 0
     targets = torch.as_tensor(labels, device=device)
     changes = augmentation(rotations=True, strong=strong)
@@ -106,7 +114,7 @@ def train_classifier(
         x = _normalised(np.stack([changes(image=images[i])["image"] for i in chosen]), device)
         with torch.random.fork_rng(devices=[device] if device.type == "cuda" else []):
             torch.manual_seed(step_seed(seed, step))  # dropout draws from the global generators
-            loss = F.cross_entropy(model.train()(x), targets[chosen], label_smoothing=0.05)
+            loss = F.cross_entropy(model.train()(x), targets[chosen], label_smoothing=label_smoothing)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         optimizer.step()
@@ -126,7 +134,7 @@ def predict_classes(model: nn.Module, images: np.ndarray, *, batch: int = 32) ->
 
 
 def _restore(model: nn.Module, optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]) -> int:
-    model.load_state_dict(without_prefix("model", state))
+    restore_tensors(model.state_dict(), without_prefix("model", state))
     restore_optimizer(optimizer, without_prefix("optimizer", state))
     return int(state["step"])
 

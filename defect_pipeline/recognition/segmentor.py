@@ -25,7 +25,13 @@ from torchvision.models.detection.rpn import RPNHead
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, MultiScaleRoIAlign
 
 from defect_pipeline import imagenet
-from defect_pipeline.checkpoints import optimizer_tensors, restore_optimizer, with_prefix, without_prefix
+from defect_pipeline.checkpoints import (
+    optimizer_tensors,
+    restore_optimizer,
+    restore_tensors,
+    with_prefix,
+    without_prefix,
+)
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.recognition.examples import augmentation, batch_indices, reseed, step_seed
 from defect_pipeline.recognition.pixels import PixelSegmentor
@@ -197,7 +203,9 @@ def train_segmentor(
     seed: int,
     batch: int = 8,
     learning_rate: float = 1e-3,
+    weight_decay: float = 1e-2,
     warmup: int = 20,
+    clip: float = 5.0,
     rotations: bool = True,
     strong: bool = False,
     resume: Mapping[str, Tensor] | None = None,
@@ -209,13 +217,13 @@ def train_segmentor(
     lies one way) and changes of light, and where ``strong`` is on by zooms, turns, bends, blur and colour too. All randomness comes from ``seed`` and the step, so a run that continues from
     ``resume``, an earlier `SegmentorTraining.state_dict`, ends with the weights of an uninterrupted one.
 
-    Raises `PipelineError` without images.
+    Raises `PipelineError` without images, and `ForeignCheckpointError` for the state of another network.
     """
     if not images:
         raise PipelineError("there is no image to train the segmentor on: add annotated images to the train split")
     device = next(model.parameters()).device
     trainable = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate, weight_decay=1e-2)
+    optimizer = torch.optim.AdamW(trainable.values(), lr=learning_rate, weight_decay=weight_decay)
     start = _restore(trainable, optimizer, resume) if resume else 0
     changes = augmentation(rotations, strong)
     for step in range(start, steps):
@@ -230,7 +238,7 @@ def train_segmentor(
         loss = torch.stack(list(losses.values())).sum()
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
-        nn.utils.clip_grad_norm_(trainable.values(), 5.0)
+        nn.utils.clip_grad_norm_(trainable.values(), clip)
         optimizer.step()
         yield SegmentorTraining(step + 1, loss.detach(), model, optimizer)
 
@@ -238,9 +246,7 @@ def train_segmentor(
 def _restore(
     trainable: Mapping[str, nn.Parameter], optimizer: torch.optim.Optimizer, state: Mapping[str, Tensor]
 ) -> int:
-    with torch.no_grad():
-        for name, parameter in trainable.items():
-            parameter.copy_(state[f"parameters.{name}"])
+    restore_tensors(trainable, without_prefix("parameters", state))
     restore_optimizer(optimizer, without_prefix("optimizer", state))
     return int(state["step"])
 

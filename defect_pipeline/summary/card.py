@@ -9,31 +9,21 @@ from importlib.metadata import version
 import yaml
 
 from defect_pipeline.assets.accepted import REASONS, read_verdicts
-from defect_pipeline.assets.concept import backbone_of
-from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.faithfulness import read_twins
+from defect_pipeline.assets.checks import evaluate_all
+from defect_pipeline.assets.copying import Copying
 from defect_pipeline.assets.fid import Report, whole_set
-from defect_pipeline.assets.stage import STAGES, Pipeline, content, open_dataset
-from defect_pipeline.automation.jobs import stale
+from defect_pipeline.assets.masked import Masked
+from defect_pipeline.assets.stage import INSPECTION, content, open_dataset
+from defect_pipeline.declared import declared_values
+from defect_pipeline.evaluation.faithfulness import TwinFigures
 from defect_pipeline.imaging.export.pictures import SPLITS, Picture
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.profiles import profile_label
 from defect_pipeline.store import Store
+from defect_pipeline.summary.checks import shown
+from defect_pipeline.system import System
 
 SIZES = ((1_000, "n<1K"), (10_000, "1K<n<10K"), (100_000, "10K<n<100K"), (1_000_000, "100K<n<1M"))
-MADE_FROM = {  # by system; the first of the weights begins with the backbone
-    "sadf": (
-        "inspection_images", "defect_free_pool", "mask_bank", "concept_weights", "hypernetwork_weights", "sadf_images",
-        "sadf_accepted", "sadf_coco",
-    ),
-    "union": (
-        "inspection_images", "union_canvases", "token_embedding", "lora_weights", "union_weights", "union_images",
-        "union_accepted", "union_coco",
-    ),
-}  # fmt: skip
-PAINTED = {
-    "sadf": "on augmented defect-free photographs (controllable synthesis, arXiv 2401.03152)",
-    "union": "from noised photographs by a generator of each class (StableSDG), steered by masks (controllable synthesis, "
-    "arXiv 2401.03152)",
-}
 OPENING = {
     "coco": "Masks are RLE. `pycocotools.coco.COCO('annotations/instances_train.json')`, files in `images/train`. "
     "`synthetic` stands on each image.",
@@ -55,6 +45,8 @@ OPENING = {
 def dataset_card(
     store: Store,
     pipeline: Pipeline,
+    system: System,
+    masked: Masked,
     form: str,
     pictures: Sequence[Picture],
     files: Mapping[str, str],
@@ -63,22 +55,28 @@ def dataset_card(
     licence: str,
 ) -> str:
     """The card of pictures exported in a format; ``files`` are those beside it, with their sha256."""
-    classes = open_dataset(store.current("inspection_images")).categories
+    classes = open_dataset(store.current(INSPECTION)).categories
     n_real = sum(not picture.synthetic for picture in pictures)
     refined = pipeline.settings.filter.refine and not unfiltered
-    masks = "the one it was asked for" + refined * ", shrunk or grown to what visibly changed"
-    export = f"--format {form} --to FOLDER{unfiltered * ' --unfiltered'}{(n_real > 0) * ' --with-real'}"
+    masks = (
+        "the one it was painted for, shrunk or grown to what visibly changed"
+        if refined
+        else "the one it was painted for"
+    )
+    options = [option for option, given in (("--unfiltered", unfiltered), ("--with-real", n_real > 0)) if given]
+    export = " ".join([f"--format {form} --to FOLDER", *options])
     parts = [
         f"---\n{_front_matter(pictures, licence)}---\n# Synthetic defects: {', '.join(classes)}",
         f"{len(pictures) - n_real} synthetic and {n_real} real images with instance masks, in the format `{form}`. The "
-        f"synthetic ones were painted {PAINTED[pipeline.system]}; the mask of a defect is {masks}."
+        f"synthetic ones were painted {system.painted}; the mask of a defect is {masks}."
         + (" Real ones are stored as 8-bit PNG, the right way up." if n_real else ""),
         f"## How to open it\n\n{OPENING[form]}\n\n`metadata.csv` has a row for each image: whether it is synthetic, its "
         "seed and driver, the image it was painted on or the photograph it is.",
         f"## What is in it\n\n{_contents(pictures, classes)}",
-        f"## How good the synthetic images are\n\n{_figures(store, classes)}",
-        f"## What the filter left out\n\n{_rejected(store, classes, unfiltered)}",
-        f"## Where it comes from\n\n{_provenance(store, pipeline, classes, files, export)}",
+        f"## How good the synthetic images are\n\n{_figures(store, masked, classes)}",
+        f"## What was checked\n\n{_checks(store, pipeline, system)}",
+        f"## What the filter left out\n\n{_rejected(store, masked, classes, unfiltered)}",
+        f"## Where it comes from\n\n{_provenance(store, pipeline, system, masked, files, export)}",
     ]
     return "\n\n".join(parts) + "\n"
 
@@ -109,12 +107,12 @@ def _contents(pictures: Sequence[Picture], classes: Sequence[str]) -> str:
     return _table(("split", "kind", "class", "images that show it", "defects"), rows)
 
 
-def _figures(store: Store, classes: Sequence[str]) -> str:
+def _figures(store: Store, masked: Masked, classes: Sequence[str]) -> str:
     rows, extractors = [], set()
     for k in classes:
-        found = Report.read(store.current("fid_report", k).path).held_out
-        _, twins = read_twins(store.current("faithfulness_report", k).path)
-        _, copying = read_copies(store.current("copy_report", k).path)
+        found = store.current(masked.fid.name, k).load(Report).held_out
+        twins = store.current(masked.faithfulness.name, k).load(TwinFigures)
+        copying = store.current(masked.copies.name, k).load(Copying)
         extractors.add(found.extractor)
         floor = "-" if math.isnan(found.floor_fid) else f"{found.floor_fid:.1f} ({found.n_floor})"
         rows.append(
@@ -127,7 +125,7 @@ def _figures(store: Store, classes: Sequence[str]) -> str:
     columns = (
         "class", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)", "n synthetic / real", "change in mask (n)", "copies (n)",
     )  # fmt: skip
-    fid, synthetic, real = whole_set([store.current("fid_report", k).path for k in classes])
+    fid, synthetic, real = whole_set([store.current(masked.fid.name, k).path for k in classes])
     return (
         f"{_table(columns, rows)}\n\nAll classes together: FID {fid:.1f} ({synthetic} synthetic, {real} real).\n\n"
         f"KID and FID are of the accepted images to crops of held-out photographs, by {', '.join(sorted(extractors))}; they "
@@ -137,49 +135,60 @@ def _figures(store: Store, classes: Sequence[str]) -> str:
     )
 
 
-def _rejected(store: Store, classes: Sequence[str], unfiltered: bool) -> str:
+def _checks(store: Store, pipeline: Pipeline, system: System) -> str:
+    rows = []
+    for verdict in evaluate_all(system.checks, store, pipeline.settings):
+        figures = ", ".join(f"{name} {shown(value)}" for name, value in verdict.figures.items())
+        said = "not judged" if verdict.passed is None else "passed" if verdict.passed else "failed"
+        rows.append((verdict.check.name, _plain(verdict.partition or "all classes"), said, _plain(figures)))
+    return _table(("check", "class", "result", "figures"), rows)
+
+
+def _rejected(store: Store, masked: Masked, classes: Sequence[str], unfiltered: bool) -> str:
     rows = []
     for k in classes:
-        reasons = read_verdicts(store.current("sadf_accepted", k).path)["reason"]
+        reasons = read_verdicts(store.current(masked.accepted.name, k).path)["reason"]
         counts = reasons.value_counts()
         rows.append((_plain(k), len(reasons), counts.get("", 0), *(counts.get(reason, 0) for reason in REASONS)))
-    told = (
+    where = (
         "The rejected images are in this export; `rejected_as` in `metadata.csv` says which."
         if unfiltered
         else "None of the rejected images is in this export."
     )
-    return f"{_table(('class', 'painted', 'accepted', *REASONS), rows)}\n\n{told}"
+    return f"{_table(('class', 'painted', 'accepted', *REASONS), rows)}\n\n{where}"
 
 
-def _provenance(store: Store, pipeline: Pipeline, classes: Sequence[str], files: Mapping[str, str], export: str) -> str:
-    made_from = MADE_FROM[pipeline.system]
-    learned = next(name for name in made_from if name in ("concept_weights", "token_embedding"))
-    changed = any(stale(learned, k, store, pipeline) for k in (classes if STAGES[learned].partitioned else (None,)))
-    backbone = "not the one in the profile now" if changed else backbone_of(pipeline)
+def _provenance(
+    store: Store, pipeline: Pipeline, system: System, masked: Masked, files: Mapping[str, str], export: str
+) -> str:
+    classes = open_dataset(store.current(INSPECTION)).categories
+    made_from = masked.joined.ancestors
+    learned = next(stage for stage in made_from if "backbone" in stage.settings)
+    changed = any(learned.stale(store, pipeline, k) for k in (classes if learned.partitioned else (None,)))
+    digest = str(declared_values(pipeline.settings, ("backbone",))["backbone"])
+    backbone = "not the one in the profile now" if changed else digest
     everything = hashlib.sha256("".join(f"{digest}  {name}\n" for name, digest in files.items()).encode()).hexdigest()
     facts = [
-        ("project", f"defect-pipeline {version('defect-pipeline')}"), ("profile", pipeline.profile),
+        ("project", f"defect-pipeline {version('defect-pipeline')}"), ("profile", profile_label(pipeline.settings)),
         ("seed of the run", pipeline.seed), ("seed of an image", "in `metadata.csv`"), ("backbone", backbone),
-        ("photographs and split", content(store.current("inspection_images"))),
+        ("photographs and split", content(store.current(INSPECTION))),
         ("files of this export", f"sha256 {everything}; of each in `export.json`"),
     ]  # fmt: skip
     rows = [
-        (f"{name} {_plain(k)}".strip(), artifact.digest, artifact.metadata["code_version"], artifact.created)
-        for name in made_from
-        for k in (classes if STAGES[name].partitioned else ("",))
-        for artifact in [store.current(name, k or None)]
+        (f"{stage.name} {_plain(k)}".strip(), artifact.digest, artifact.metadata["code_version"], artifact.created)
+        for stage in made_from
+        for k in (classes if stage.partitioned else ("",))
+        for artifact in [store.current(stage.name, k or None)]
     ]
     options = [
         f"--{name.replace('_', '-')} {what}"
         for name, what in (("part_regex", "REGEX"), ("drawn_masks", "DIR"), ("placement_maps", "DIR"))
         if getattr(pipeline, name)
     ]
-    run = " ".join(
-        [f"--system {pipeline.system} --data DIR --profile {pipeline.profile} --seed {pipeline.seed}", *options]
-    )
+    run = " ".join([f"--system {system.name} --data DIR --profile profile.toml --seed {pipeline.seed}", *options])
     return (
         f"{_table(('what', 'value'), facts)}\n\n{_table(('artifact', 'digest of how it is made', 'code version', 'made'), rows)}\n\n"
-        "To make it again, with the photographs in DIR:\n\n"
+        "To make it again, with the photographs in DIR and the `profile.toml` of this folder:\n\n"
         f"```sh\ndefect-pipeline run {run}\ndefect-pipeline export {export}\n```"
     )
 

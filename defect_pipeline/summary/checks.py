@@ -7,7 +7,7 @@ from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from defect_pipeline.automation.checks import Verdict
+from defect_pipeline.assets.checks import Verdict
 
 OUTCOMES = {True: "[green]passed", False: "[bold red]FAILED", None: "[yellow]not judged"}
 
@@ -22,12 +22,12 @@ def print_verdicts(console: Console, verdicts: list[Verdict]) -> None:
     table = Table("check", "asset", "class", "result", "figures and problems")
     for verdict in verdicts:
         figures = ", ".join(f"{name} {shown(value)}" for name, value in verdict.figures.items())
-        said = [figures] * bool(figures) + verdict.problems[:5]
+        said = [*filter(None, [figures]), *verdict.problems[:5]]
         if verdict.worst and verdict.worst.images:
             names = ", ".join(f"{path.name} {shown(value)}" for path, value in verdict.worst.images)
             said.append(f"{verdict.worst.by}: {names} in {verdict.worst.images[0][0].parent}")
         table.add_row(
-            verdict.check.name, verdict.check.asset, escape(verdict.partition or "all"), OUTCOMES[verdict.passed],
+            verdict.check.name, verdict.check.stage.name, escape(verdict.partition or "all"), OUTCOMES[verdict.passed],
             escape("; ".join(said)),
         )  # fmt: skip
     console.print(table)

@@ -10,24 +10,27 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from defect_pipeline.assets.accepted import read_verdicts
+from defect_pipeline.assets.checks import evaluate_all
 from defect_pipeline.assets.coco import FILTERED, UNFILTERED, painted_name
+from defect_pipeline.assets.masked import Masked
 from defect_pipeline.assets.masks import read_bank
-from defect_pipeline.assets.stage import Pipeline, open_dataset
-from defect_pipeline.assets.synthesis import image_seed
-from defect_pipeline.assets.union.places import INSTEAD, seen_as_first
-from defect_pipeline.automation.jobs import stale
+from defect_pipeline.assets.stage import INSPECTION, open_dataset
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.generator.canvases import image_seed
 from defect_pipeline.imaging.export import WRITERS
 from defect_pipeline.imaging.export.pictures import Instance, Picture
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.sheets import save_png
-from defect_pipeline.store import Store, file_sha256, room, temporary
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.profiles import profile_toml
+from defect_pipeline.store import Store, explaining_full_disk, file_sha256, temporary
 from defect_pipeline.summary.card import dataset_card
+from defect_pipeline.system import System
+from defect_pipeline.systems import SYSTEMS
 
 NOTE = "export.json"  # what an export consists of, so that another one may replace it and nothing else
 TABLE = "metadata.csv"  # of the images
-JOINED = {"sadf": "sadf_coco", "union": INSTEAD["sadf_coco"]}  # the sets with masks, by system
-POOL = {"sadf": "defect_free_pool", "union": INSTEAD["defect_free_pool"]}  # what they were painted on
+PROFILE = "profile.toml"  # what they were made with
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,9 @@ class Source:
 
 
 def export_set(
-    store: Store, pipeline: Pipeline, form: str, target: Path, *, unfiltered: bool, with_real: bool, licence: str
-) -> int:
+    store: Store, pipeline: Pipeline, system: System, form: str, target: Path,
+    *, unfiltered: bool, with_real: bool, licence: str,
+) -> int:  # fmt: skip
     """Write the set in one of WRITERS' formats to the folder ``target``, whole or not at all; how many images it has.
 
     ``unfiltered`` takes the rejected images too, ``with_real`` all inspection images with their split; synthetic ones
@@ -55,23 +59,25 @@ def export_set(
     that is up to date, or where the format cannot hold a class's name.
     """
     target = target.resolve()
-    _refuse(store, pipeline, target)
-    store = seen_as_first(store, pipeline)
+    masked = _exportable(store, pipeline, system, target)
     pairs = [
-        *_synthetic(store, pipeline, UNFILTERED if unfiltered else FILTERED),
+        *_synthetic(store, pipeline.seed, masked, UNFILTERED if unfiltered else FILTERED),
         *(_real(store) if with_real else ()),
     ]
     pictures = [picture for picture, _ in pairs]
-    categories = open_dataset(store.current("inspection_images")).categories
+    categories = open_dataset(store.current(INSPECTION)).categories
     try:
-        with room(target.parent, "--to"), temporary(target.parent, target.name) as desk:
+        with explaining_full_disk(target.parent, "--to"), temporary(target.parent, target.name) as desk:
             folder = desk / "new" / target.name  # Label Studio's paths begin with the folder's final name
             for picture, source in pairs:
                 source.write(folder / picture.path)
             WRITERS[form](folder, pictures, categories)
             _write_table(folder / TABLE, pictures)
+            (folder / PROFILE).write_text(profile_toml(pipeline.settings), encoding="utf-8")
             files = _digests(folder)
-            card = dataset_card(store, pipeline, form, pictures, files, unfiltered=unfiltered, licence=licence)
+            card = dataset_card(
+                store, pipeline, system, masked, form, pictures, files, unfiltered=unfiltered, licence=licence
+            )
             (folder / "README.md").write_text(card, encoding="utf-8")
             note = {"format": form, "files": _digests(folder)}
             (folder / NOTE).write_text(json.dumps(note, indent=1), encoding="utf-8")
@@ -83,23 +89,29 @@ def export_set(
     return len(pictures)
 
 
-def _refuse(store: Store, pipeline: Pipeline, target: Path) -> None:
-    """Raises PipelineError where there is nothing to export or no place for it; before anything is written."""
-    if pipeline.system not in JOINED:
+def _exportable(store: Store, pipeline: Pipeline, system: System, target: Path) -> Masked:
+    """The stages to export. Raises PipelineError where there is nothing to export or no place for it; before anything is
+    written."""
+    if system.masked is None:
+        others = " or ".join(other.name for other in SYSTEMS if other.masked)
         raise PipelineError(
-            f"{store.root} is of --system {pipeline.system}, whose images have no masks; export a run of --system sadf or union."
+            f"{store.root} is of --system {system.name}, whose images have no masks; export a run of --system {others}."
         )
-    joined = JOINED[pipeline.system]
-    store.current(joined)
-    if stale(joined, None, store, pipeline):
+    joined = system.masked.joined
+    store.current(joined.name)
+    if joined.stale(store, pipeline, None):
+        verdicts = evaluate_all(system.checks, store, pipeline.settings)
+        closed = [str(one) for one in verdicts if one.check.blocking and one.passed is False]
+        held = f" What holds a run back: {'; '.join(closed)}." if closed else ""
         raise PipelineError(
-            f"The {joined} in {store.root} is older than what it was made from; run `defect-pipeline run` first."
+            f"The {joined.name} in {store.root} is older than what it was made from; run `defect-pipeline run` first.{held}"
         )
     if target == pipeline.root or pipeline.root in target.parents:
         raise PipelineError(
             f"{target} lies among the inspection images, where synthetic ones would be taken for real; name another folder with --to."
         )
     _check_replaceable(target)
+    return system.masked
 
 
 def _check_replaceable(target: Path) -> None:
@@ -124,24 +136,26 @@ def _digests(folder: Path) -> dict[str, str]:
     return {path.relative_to(folder).as_posix(): file_sha256(path) for path in files}
 
 
-def _synthetic(store: Store, pipeline: Pipeline, file: str) -> Iterator[tuple[Picture, Source]]:
-    """The images of `sadf_coco`, as one of its documents lists them."""
-    folder = store.current("sadf_coco").path
+def _synthetic(store: Store, seed: int, masked: Masked, file: str) -> Iterator[tuple[Picture, Source]]:
+    """The images of the joined set, as one of its documents lists them."""
+    folder = store.current(masked.joined.name).path
     coco = json.loads((folder / file).read_text())
     names = {category["id"]: category["name"] for category in coco["categories"]}
     instances: dict[int, list[Instance]] = defaultdict(list)
     for found in coco["annotations"]:
         instances[found["image_id"]].append(Instance(names[found["category_id"]], found["segmentation"]["counts"]))
-    banks = {k: read_bank(store.current("mask_bank", k).path) for k in names.values()}
-    verdicts = {k: read_verdicts(store.current("sadf_accepted", k).path).set_index("image") for k in names.values()}
+    banks = {k: read_bank(store.current(masked.bank.name, k).path) for k in names.values()}
+    verdicts = {
+        k: read_verdicts(store.current(masked.accepted.name, k).path).set_index("image") for k in names.values()
+    }
     for image in coco["images"]:
         k, painted = image["defect_class"], painted_name(image)
         origin = {
             "defect_class": k,
-            "seed": image_seed(pipeline.seed, k, painted),
+            "seed": image_seed(seed, k, painted),
             "driver": image["driver"],
             "rejected_as": str(verdicts[k].at[painted, "reason"]),
-            "source": f"{POOL[pipeline.system]}/{banks[k][image['driver']].background}",
+            "source": f"{masked.pool.name}/{banks[k][image['driver']].background}",
             "group": "",
         }
         stem = Path(image["file_name"]).stem
@@ -152,7 +166,7 @@ def _synthetic(store: Store, pipeline: Pipeline, file: str) -> Iterator[tuple[Pi
 
 def _real(store: Store) -> Iterator[tuple[Picture, Source]]:
     """The inspection images with their own split, annotated and defect-free ones."""
-    dataset = open_dataset(store.current("inspection_images"))
+    dataset = open_dataset(store.current(INSPECTION))
     own: dict[int, list[Instance]] = defaultdict(list)
     columns = dataset.instances[["image_id", "category", "counts", "iscrowd"]]
     for image_id, category, counts, crowd in columns.itertuples(index=False):

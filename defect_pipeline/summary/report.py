@@ -14,23 +14,20 @@ from typing import Any, TypeVar
 import numpy as np
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
-from defect_pipeline.assets.coco import read_instances
-from defect_pipeline.assets.fid import Report
-from defect_pipeline.assets.stablesdg.generate import read_generated
-from defect_pipeline.assets.stablesdg.reports import GeneratedReport
-from defect_pipeline.assets.stage import PICTURES, Pipeline, content, label, open_dataset
-from defect_pipeline.assets.union.places import seen_as_first
-from defect_pipeline.automation.checks import Verdict, checks_of, evaluate_all
-from defect_pipeline.automation.jobs import PLANS
+from defect_pipeline.assets.checks import Verdict, evaluate_all
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stage import INSPECTION, PICTURES, content, label, open_dataset
 from defect_pipeline.errors import MissingArtifactError, PipelineError
-from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
-from defect_pipeline.imaging.sheets import data_uri, overlay
+from defect_pipeline.imaging.sheets import data_uri
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.profiles import profile_label
 from defect_pipeline.store import Artifact, Store, atomic_write
 from defect_pipeline.summary.checks import shown
-from defect_pipeline.summary.figures import TABLES, Figures, of_each
+from defect_pipeline.summary.figures import Figures, of_each
+from defect_pipeline.system import Sheet, System
 
 LIMIT = 10 * 2**20  # bytes of the page
 SIDES = (1600, 1100, 750, 500)  # px of a sheet's longer side, the first with which the page is below LIMIT
@@ -48,11 +45,6 @@ PACKAGES = (
     "numpy",
     "dagster",
 )
-SYSTEMS = {
-    "sadf": "SADF: masks and drivers",
-    "stablesdg": "StableSDG: images from real ones",
-    "union": "StableSDG's generator, steered by masks and drivers",
-}
 T = TypeVar("T")
 
 
@@ -97,59 +89,14 @@ class ClassPart:
     sheets: list[Picture]
 
 
-_TUNED = ("strength_and_guidance", "strength and guidance", "Strength and guidance", "KID and copies of each pair that was tried.")  # fmt: skip
-_MASKED = (
-    ("faithfulness_report", "best", "Where the defect stands out most", "From above: the mask asked for, the image, its twin painted from the same noise without the mask, and what changed, doubled."),
-    ("faithfulness_report", "worst", "Where it stands out least", "The same rows, of the images that change least under their masks."),
-    ("copy_report", "nearest training defects", "Nearest to training defects", "Each synthetic defect above the training defect it is nearest to, with their distance in features."),
-    ("sadf_accepted", "rejected", "Left out by the filter", "Each with the reason."),
-    ("sadf_images", "contact sheet with masks", "What was painted", "The first images of the class, before the filter."),
-)  # fmt: skip
-SHEETS = {  # of each system: (asset, picture, title, what it shows) of each class
-    "sadf": _MASKED,
-    "union": (
-        *_MASKED,
-        _TUNED,
-        ("hypernetwork_weights", "fixed drivers over steps", "How the generator learned", "What it paints for the same drivers as its training goes on."),
-    ),
-    "stablesdg": (
-        ("stablesdg_images", "beside their sources", "Beside their sources", "Each image after the train image it was painted from."),
-        ("stablesdg_copy_report", "nearest training defects", "Nearest to train images", "Each generated image above the train image it is nearest to, with their distance in features."),
-        _TUNED,
-        ("stablesdg_images", "contact sheet", "What was painted", "The first images of the class."),
-    ),
-}  # fmt: skip
-_JOINED = (("sadf_coco", "contact sheet", "All classes", "Real images of each class, synthetic ones, and these with their masks."),)  # fmt: skip
-OVERVIEW = {  # the same of all classes together, shown above the classes and after them
-    "sadf": _JOINED,
-    "union": _JOINED,
-    "stablesdg": (),
-}  # fmt: skip
-_SEEN = ("segmentation_report", "test images", "What the segmentor sees", "Test images as annotated, and as each training regime finds them.")  # fmt: skip
-_LEARNED = ("segmentor", "loss", "Loss of the segmentor", "")
-RESULTS = {
-    "sadf": (
-        _SEEN,
-        ("hypernetwork_weights", "fixed drivers over steps", "How the generator learned", "What it paints for the same drivers as its training goes on."),
-        _LEARNED,
-        ("concept_weights", "loss", "Loss of the concept", ""),
-        ("hypernetwork_weights", "loss", "Loss of the hypernetwork", ""),
-    ),
-    "union": (_SEEN, _LEARNED),
-    "stablesdg": (
-        ("recognition_report", "accuracy", "Accuracy", "On the test images."),
-        ("recognition_report", "wrong", "Taken for another class", "The true class, and the one that was seen."),
-        ("recognizer", "loss", "Loss of the classifiers", ""),
-    ),
-}  # fmt: skip
-DATA = ("inspection_images", "annotated images", "The images", "Some of each class with their annotations, and the side of the split.")  # fmt: skip
+DATA = Sheet(inspection_images, "annotated images", "The images", "Some of each class with their annotations, and the side of the split.")  # fmt: skip
 
 
-def write_report(store: Store, pipeline: Pipeline, to: Path) -> None:
+def write_report(store: Store, pipeline: Pipeline, system: System, to: Path) -> None:
     """Write the page. Raises PipelineError where the store has not even images, or the file cannot be written."""
-    verdicts = evaluate_all(store, pipeline)
+    verdicts = evaluate_all(system.checks, store, pipeline.settings)
     for side in SIDES:
-        page = _Page(seen_as_first(store, pipeline), pipeline, verdicts, side).html().encode()
+        page = _Page(store, pipeline, system, verdicts, side).html().encode()
         if len(page) <= LIMIT:
             break
     try:
@@ -165,15 +112,16 @@ class _Page:
 
     store: Store
     pipeline: Pipeline
+    system: System
     verdicts: list[Verdict]
     side: int  # px of a sheet's longer side
     unreadable: list[str] = field(default_factory=list)
 
     def __post_init__(self) -> None:
-        self.dataset = open_dataset(self.store.current("inspection_images"))
+        self.dataset = open_dataset(self.store.current(INSPECTION))
 
     def html(self) -> str:
-        system = self.pipeline.system
+        system = self.system
         artifacts, missing = self._planned()
         environment = Environment(
             loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined,
@@ -184,13 +132,13 @@ class _Page:
             title=self.dataset.root.name,
             now=f"{_minute(datetime.now(UTC).isoformat())} UTC",
             facts=self._facts(),
-            checks=checks_of(self.pipeline),
+            checks=system.checks,
             verdicts=self.verdicts,
             failed=[(verdict, self._worst(verdict)) for verdict in self.verdicts if verdict.passed is False],
             missing=missing,
-            overview=self._sheets(OVERVIEW[system], None),
+            overview=self._sheets(system.overview, None),
             classes=[self._class(k) for k in self.dataset.categories],
-            results=self._sheets(RESULTS[system], None),
+            results=self._sheets(system.results, None),
             tables=self._tables(),
             bars=self._part(self._bars) or [],
             counts=self._counts(),
@@ -203,16 +151,15 @@ class _Page:
         )
 
     def _planned(self) -> tuple[list[Artifact], list[str]]:
-        """The current artifacts of the system's plan, and the names of those that there are none of."""
+        """The current artifacts of the system's stages, and the names of those that there are none of."""
         artifacts, missing = [], []
-        for step in PLANS[self.pipeline.system]:
-            classes = self.dataset.categories if step.partitioned else (None,)
-            for asset in step.assets:
-                found = {k: self._part(self.store.current, asset, k) for k in classes}
-                artifacts += [artifact for artifact in found.values() if artifact]
-                lost = [k for k, artifact in found.items() if artifact is None]
-                if lost:
-                    missing.append(label(asset, ", ".join(k for k in lost if k) if len(lost) < len(found) else None))
+        for stage in (stage for step in self.system.plan for stage in step.stages):
+            classes = self.dataset.categories if stage.partitioned else (None,)
+            found = {k: self._part(self.store.current, stage.name, k) for k in classes}
+            artifacts += [artifact for artifact in found.values() if artifact]
+            lost = [k for k, artifact in found.items() if artifact is None]
+            if lost:
+                missing.append(label(stage.name, ", ".join(k for k in lost if k) if len(lost) < len(found) else None))
         return artifacts, missing
 
     def _part(self, gather: Callable[..., T], *arguments: Any) -> T | None:
@@ -232,24 +179,25 @@ class _Page:
         height, width = image.shape[:2]
         return Picture(data_uri(image, round(self.side * (TILE if tile else 1))), width, height, title, note)
 
-    def _sheets(self, wanted: Sequence[tuple[str, str, str, str]], partition: str | None) -> list[Picture]:
+    def _sheets(self, wanted: Sequence[Sheet], partition: str | None) -> list[Picture]:
         """Those pictures of the current artifacts that there are."""
         sheets = []
-        for asset, name, title, note in wanted:
-            artifact = self._part(self.store.current, asset, partition)
-            file = artifact and artifact.path / PICTURES / f"{name}.png"
+        for sheet in wanted:
+            artifact = self._part(self.store.current, sheet.stage.name, partition if sheet.stage.partitioned else None)
+            file = artifact and artifact.path / PICTURES / f"{sheet.picture}.png"
             if file and file.exists():
-                sheets.append(self._picture(read_image(file), title, note))
+                sheets.append(self._picture(read_image(file), sheet.title, sheet.note))
         return sheets
 
     def _class(self, defect_class: str) -> ClassPart:
-        system = self.pipeline.system
         shelves = [self._part(self._real, defect_class)]
-        shelves += self._part(SYNTHETIC[system], self, defect_class) or []
+        made = self._part(self.system.shelves, self.store, defect_class, TILES) or {}
+        for title, tiles in made.items():
+            shelves.append(Shelf(title, [self._picture(tile.image, tile.name, tile=True) for tile in tiles]))
         return ClassPart(
             defect_class, "rgb({} {} {})".format(*class_colours(self.dataset.categories)[defect_class]),
             [v for v in self.verdicts if v.partition == defect_class],
-            [shelf for shelf in shelves if shelf], self._sheets(SHEETS[system], defect_class),
+            [shelf for shelf in shelves if shelf], self._sheets(self.system.of_classes, defect_class),
         )  # fmt: skip
 
     def _real(self, defect_class: str) -> Shelf:
@@ -263,22 +211,6 @@ class _Page:
         last = {crop.image_id: crop.image for crop in crops}
         return Shelf("Real", [self._picture(last[i], str(images.at[i, "path"]), tile=True) for i in ids if i in last])
 
-    def _accepted(self, defect_class: str) -> list[Shelf]:
-        classes = self.dataset.categories
-        painted = self.store.current("sadf_images", defect_class).path
-        instances = read_instances(self.store.current("sadf_accepted", defect_class).path, classes)
-        plain, labelled = Shelf("Synthetic", []), Shelf("The same with their masks", [])
-        for name in list(instances)[:TILES]:
-            image = read_image(painted / name)
-            masks = [(classes[number], mask) for number, mask in instances[name]]
-            plain.pictures.append(self._picture(image, name, tile=True))
-            labelled.pictures.append(self._picture(overlay(image, masks, class_colours(classes)), name, tile=True))
-        return [plain, labelled]
-
-    def _generated(self, defect_class: str) -> list[Shelf]:
-        images = read_generated(self.store.current("stablesdg_images", defect_class).path)[:TILES]
-        return [Shelf("Synthetic", [self._picture(image, tile=True) for image in images])]
-
     def _worst(self, verdict: Verdict) -> list[Picture]:
         images = verdict.worst.images if verdict.worst else ()
         return [self._picture(read_image(path), path.name, shown(value), tile=True) for path, value in images]
@@ -286,16 +218,13 @@ class _Page:
     # --- Figures ---------------------------------------------------------------------------------------------------
 
     def _tables(self) -> list[Figures]:
-        made = [
-            self._part(table, self.store, self.pipeline, self.dataset.categories)
-            for table in TABLES[self.pipeline.system]
-        ]
+        classes, settings = self.dataset.categories, self.pipeline.settings
+        made = [self._part(gather, self.store, settings, classes) for gather in self.system.figures]
         return [table for table in made if table]
 
     def _bars(self) -> list[Bar]:
         """KID to held-out images of each class, from 0 to a little beyond the largest, or beyond what is allowed."""
-        held_out = HELD_OUT[self.pipeline.system]
-        found = of_each(self.dataset.categories, lambda k: held_out(self.store, k))
+        found = of_each(self.dataset.categories, lambda k: self.system.held_out(self.store, k))
         allowed = {k: self.pipeline.settings.thresholds.of(k).kid for k in found}
         end = max(np.nanmax([one.kid_high, one.floor_kid]) for one in found.values())
         end = max(end, *(limit for limit in allowed.values() if limit < FAR * end), 1e-9)
@@ -313,7 +242,7 @@ class _Page:
     def _facts(self) -> list[tuple[str, str]]:
         """The run in a few numbers, each with what it counts."""
         classes, images = self.dataset.categories, self.dataset.images
-        synthetic = [self._part(COUNTED[self.pipeline.system], self.store, k) or 0 for k in classes]
+        synthetic = [self._part(self.system.count, self.store, k) or 0 for k in classes]
         return [
             (str(len(images)), f"real images of {images['group'].nunique()} parts"),
             (str(len(classes)), "classes of defects" if len(classes) > 1 else "class of defects"),
@@ -335,14 +264,13 @@ class _Page:
         own = thresholds.pop("per_class") | {"all classes": thresholds}
         named = {
             "images": str(self.dataset.root),
-            "digest of the data": content(self.store.current("inspection_images")),
-            "system": SYSTEMS[pipeline.system],
-            "profile": pipeline.profile,
+            "digest of the data": content(self.store.current(INSPECTION)),
+            "system": self.system.title,
+            "profile": profile_label(pipeline.settings),
             "seed": str(pipeline.seed),
             "part regex": pipeline.part_regex,
             "drawn masks": pipeline.drawn_masks,
             "placement maps": pipeline.placement_maps,
-            "thresholds file": pipeline.thresholds,
             **{f"thresholds, {k}": ", ".join(f"{n} {shown(v)}" for n, v in found.items()) for k, found in own.items()},
             "store": self.store.root,
             "made": f"{_minute(made[0])} to {_minute(made[-1])} UTC",
@@ -358,32 +286,3 @@ class _Page:
 def _minute(time: str) -> str:
     """Of an ISO time as people write it."""
     return time[:16].replace("T", " ")
-
-
-SYNTHETIC: dict[str, Callable[[_Page, str], list[Shelf]]] = {
-    "sadf": _Page._accepted,
-    "union": _Page._accepted,
-    "stablesdg": _Page._generated,
-}
-
-
-def _masked_count(store: Store, defect_class: str) -> int:
-    return store.current("sadf_accepted", defect_class).metadata["accepted"]
-
-
-def _stablesdg_count(store: Store, defect_class: str) -> int:
-    return store.current("stablesdg_images", defect_class).metadata["images"]
-
-
-COUNTED = {"sadf": _masked_count, "union": _masked_count, "stablesdg": _stablesdg_count}
-
-
-def _masked_held_out(store: Store, defect_class: str) -> Comparison:
-    return Report.read(store.current("fid_report", defect_class).path).held_out
-
-
-def _stablesdg_held_out(store: Store, defect_class: str) -> Comparison:
-    return GeneratedReport.read(store.current("stablesdg_fid_report", defect_class).path).held_out
-
-
-HELD_OUT = {"sadf": _masked_held_out, "union": _masked_held_out, "stablesdg": _stablesdg_held_out}

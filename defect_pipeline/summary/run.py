@@ -1,45 +1,48 @@
-"""What a run of either system ends with: a row of figures for each class, the verdicts, and where to look."""
+"""What a run ends with: a row of figures for each class, the verdicts, and where to look."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Sequence
+from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
-from defect_pipeline.assets.accepted import read_verdicts
-from defect_pipeline.assets.copying import read_copies
-from defect_pipeline.assets.faithfulness import read_twins
-from defect_pipeline.assets.fid import Report, whole_set
-from defect_pipeline.assets.stablesdg.reports import GeneratedReport
-from defect_pipeline.assets.stage import PICTURES, Pipeline, open_dataset
-from defect_pipeline.assets.union.places import seen_as_first
-from defect_pipeline.automation.checks import Verdict, evaluate_all
+from defect_pipeline.assets.checks import Verdict, evaluate_all
+from defect_pipeline.assets.stage import INSPECTION, PICTURES, open_dataset
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.imaging.io import read_image
+from defect_pipeline.imaging.sheets import save_jpeg
+from defect_pipeline.profiles import Profile
 from defect_pipeline.store import Store
-from defect_pipeline.summary.figures import Figures, fid_floor, interval, recogniser, segmentor
+from defect_pipeline.summary.figures import Figures
+from defect_pipeline.system import Sheet, System
 
 
-def print_summary(console: Console, store: Store, pipeline: Pipeline) -> bool:
+def print_summary(console: Console, store: Store, settings: Profile, system: System) -> bool:
     """Print what the store has, as far as a run came; True when all of it is there and every check passed."""
     try:
-        dataset = open_dataset(store.current("inspection_images"))
+        dataset = open_dataset(store.current(INSPECTION))
     except PipelineError:
         return False
-    shown, verdicts = SHOWN[pipeline.system], evaluate_all(store, pipeline)
-    store = seen_as_first(store, pipeline)
-    table = Table("class", "real train/held-out", *shown.columns, "checks")
+    closing, verdicts = system.closing, evaluate_all(system.checks, store, settings)
+    table = Table("class", "real train/held-out", *closing.columns, "checks")
     for k in dataset.categories:
         try:
-            figures = shown.figures(store, k)
+            figures = closing.row(store, k)
         except PipelineError:  # the run did not come so far
-            figures = ["-"] * len(shown.columns)
+            figures = ["-"] * len(closing.columns)
         table.add_row(k, _real(dataset, k), *figures, _outcome(verdicts, k))
     console.print(table)
     console.print("Checks of the whole set:", _outcome(verdicts, None))
     try:
-        shown.of_all(console, store, pipeline, dataset)
+        if headline := closing.headline(store, dataset.categories):
+            console.print(headline)
+        console.print(_printed(closing.table(store, settings, dataset.categories)))
+        classes: tuple[str | None, ...] = dataset.categories if closing.sheet.partitioned else (None,)
+        for of in classes:
+            sheet = store.current(closing.sheet.name, of).path / PICTURES / "contact sheet.png"
+            console.print(f"Contact sheet{f' of {of}' if of else ''}: {sheet}", soft_wrap=True, highlight=False)
     except PipelineError:
         return False
     return all(verdict.passed for verdict in verdicts)
@@ -62,67 +65,12 @@ def _printed(figures: Figures) -> Table:
     return table
 
 
-# --- System A and the union -----------------------------------------------------------------------------------------
-
-
-def _masked_figures(store: Store, defect_class: str) -> list[str]:
-    verdicts = read_verdicts(store.current("sadf_accepted", defect_class).path)
-    _, twins = read_twins(store.current("faithfulness_report", defect_class).path)
-    _, copying = read_copies(store.current("copy_report", defect_class).path)
-    found = Report.read(store.current("fid_report", defect_class).path).held_out
-    return [
-        f"{(verdicts['reason'] == '').sum()} of {len(verdicts)}", f"{twins.ratio:.0f}x", f"{copying.copies:.0%}",
-        interval(found), f"{found.floor_kid:.3f}", f"{found.fid:.1f}", fid_floor(found),
-    ]  # fmt: skip
-
-
-def _masked_of_all(console: Console, store: Store, pipeline: Pipeline, dataset: Dataset) -> None:
-    fid, synthetic, real = whole_set([store.current("fid_report", k).path for k in dataset.categories])
-    console.print(f"All classes together: FID {fid:.1f} ({synthetic} accepted images, {real} held-out crops)")
-    console.print(_printed(segmentor(store, pipeline, dataset.categories)))
-    sheet = store.current("sadf_coco").path / PICTURES / "contact sheet.png"
-    console.print(f"Contact sheet: {sheet}", soft_wrap=True, highlight=False)
-
-
-# --- System B ------------------------------------------------------------------------------------------------------
-
-
-def _stablesdg_figures(store: Store, defect_class: str) -> list[str]:
-    made = store.current("stablesdg_images", defect_class).metadata
-    _, copying = read_copies(store.current("stablesdg_copy_report", defect_class).path)
-    report = GeneratedReport.read(store.current("stablesdg_fid_report", defect_class).path)
-    return [
-        f"{made['strength']:g} / {made['guidance']:g}", str(made["images"]), f"{copying.copies:.0%}",
-        interval(report.held_out), f"{report.copies.kid:.3f}", f"{report.held_out.floor_kid:.3f}", f"{report.held_out.fid:.1f}",
-    ]  # fmt: skip
-
-
-def _stablesdg_of_all(console: Console, store: Store, pipeline: Pipeline, dataset: Dataset) -> None:
-    console.print(_printed(recogniser(store, pipeline, dataset.categories)))
-    for k in dataset.categories:
-        sheet = store.current("stablesdg_images", k).path / PICTURES / "contact sheet.png"
-        console.print(f"Contact sheet of {k}: {sheet}", soft_wrap=True, highlight=False)
-
-
-@dataclass(frozen=True)
-class Shown:
-    """What is printed of a system: figures of each class under their columns, then of all classes. Both raise
-    PipelineError where the run did not come so far."""
-
-    columns: tuple[str, ...]
-    figures: Callable[[Store, str], list[str]]
-    of_all: Callable[[Console, Store, Pipeline, Dataset], None]
-
-
-_MASKED = Shown(
-    ("accepted", "in mask", "copies", "KID (95 % CI)", "KID floor", "FID", "FID floor (n)"),
-    _masked_figures, _masked_of_all,
-)  # fmt: skip
-SHOWN = {
-    "sadf": _MASKED,
-    "union": _MASKED,
-    "stablesdg": Shown(
-        ("s / guidance", "images", "copies", "KID (95 % CI)", "KID of copies", "KID floor", "FID"),
-        _stablesdg_figures, _stablesdg_of_all,
-    ),
-}  # fmt: skip
+def export_pictures(store: Store, sheets: Sequence[Sheet], folder: Path) -> None:
+    """Write what the tables of `quality` are about to a folder, as JPEG."""
+    folder.mkdir(parents=True, exist_ok=True)
+    classes = open_dataset(store.current(INSPECTION)).categories
+    for sheet in sheets:
+        for k in classes if sheet.stage.partitioned else (None,):
+            image = read_image(store.current(sheet.stage.name, k).path / PICTURES / f"{sheet.picture}.png")
+            name = " ".join(filter(None, (sheet.stage.name.removesuffix("_report"), sheet.picture, k)))
+            save_jpeg(folder / f"{name.replace(' ', '_')}.jpg", image)

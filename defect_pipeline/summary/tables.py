@@ -2,20 +2,21 @@
 
 import math
 import shutil
+from collections.abc import Callable
 from pathlib import Path
 
-import pandas as pd
 from rich.console import Console
 from rich.table import Table
 
 from defect_pipeline.assets.stage import PICTURES
+from defect_pipeline.lazy import pd
 from defect_pipeline.store import Store
 
 
-def print_table(console: Console, store: Store, name: str) -> None:
-    """Print the table that an asset of this name made."""
+def print_table(console: Console, store: Store, name: str, printed: Callable[[str, list[dict]], Table]) -> None:
+    """Print the table that a stage of this name made."""
     rows = pd.read_csv(store.current(name).path / f"{name}.csv").to_dict("records")
-    console.print(TABLES[name](name, rows))
+    console.print(printed(name, rows))
 
 
 def export_table(store: Store, name: str, folder: Path) -> None:
@@ -26,7 +27,8 @@ def export_table(store: Store, name: str, folder: Path) -> None:
     shutil.copyfile(directory / PICTURES / f"{name}.png", folder / f"{name}.png")
 
 
-def _segmentor_table(name: str, rows: list[dict]) -> Table:
+def segmentor_table(name: str, rows: list[dict]) -> Table:
+    """Paper A, Tables 1 and 2."""
     first = rows[0]
     title = f"{name}: {first['groups']:.1f} groups, {first['seeds']} seeds, {first['test images']:.0f} test images"
     table = Table("arm", "segm mAP", "AP50", "bbox mAP", "gain over real (95 % CI)", "real images seen", title=title)
@@ -39,7 +41,8 @@ def _segmentor_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
-def _variety_table(name: str, rows: list[dict]) -> Table:
+def variety_table(name: str, rows: list[dict]) -> Table:
+    """Paper A, Table 3."""
     table = Table("images", "L2", "L2 under masks", "mutual information", "KID", "FID", "n", title=name)
     for row in rows:
         figures = [_with_interval(row, f, ".3g") for f in ("l2", "l2_under_masks", "mutual_information", "kid", "fid")]
@@ -47,7 +50,8 @@ def _variety_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
-def _ablation_table(name: str, rows: list[dict]) -> Table:
+def order_table(name: str, rows: list[dict]) -> Table:
+    """Paper A, Table 4."""
     table = Table(
         "order",
         "KID",
@@ -66,7 +70,8 @@ def _ablation_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
-def _adaptation_table(name: str, rows: list[dict]) -> Table:
+def adaptation_table(name: str, rows: list[dict]) -> Table:
+    """Paper B, Tables II to IV."""
     title = f"{name}: mean of {rows[0]['classes']} classes, to held-out images, {rows[0]['extractor']}"
     keys = list(rows[0])[: list(rows[0]).index("kid")]
     table = Table(*keys, "KID", "FID", "copies", "nearest train image", "n", title=title)
@@ -78,7 +83,8 @@ def _adaptation_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
-def _generators_table(name: str, rows: list[dict]) -> Table:
+def generators_table(name: str, rows: list[dict]) -> Table:
+    """Paper B, Table V."""
     classes = [column.removeprefix("kid, ") for column in rows[0] if column.startswith("kid, ")]
     title = f"{name}: to held-out images of each class, {rows[0]['extractor']}"
     table = Table("images", "", *classes, "mean (95 % CI)", "n", "steps", "minutes", title=title)
@@ -92,7 +98,8 @@ def _generators_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
-def _recognition_table(name: str, rows: list[dict]) -> Table:
+def recognition_table(name: str, rows: list[dict]) -> Table:
+    """Paper B, Table VI and Fig. 9."""
     title = f"{name}: {rows[0]['seeds']} seeds, {rows[0]['n']:.0f} test images"
     table = Table("train groups", "classifier", "arm", "accuracy", "gain over real (95 % CI)", "images", title=title)
     for row in rows:
@@ -103,7 +110,8 @@ def _recognition_table(name: str, rows: list[dict]) -> Table:
     return table
 
 
-def _union_table(name: str, rows: list[dict]) -> Table:
+def union_table(name: str, rows: list[dict]) -> Table:
+    """Both systems and their union."""
     first = rows[0]
     title = (
         f"{name}: mean of {first['classes']} classes, to held-out images, {first['extractor']}, seed {first['seed']}"
@@ -120,18 +128,3 @@ def _union_table(name: str, rows: list[dict]) -> Table:
 
 def _with_interval(row: dict, figure: str, form: str) -> str:
     return f"{row[figure]:{form}} ({row[f'{figure} low']:{form}} … {row[f'{figure} high']:{form}})"
-
-
-TABLES = {
-    "table_1": _segmentor_table,
-    "table_2": _segmentor_table,
-    "table_3": _variety_table,
-    "table_4": _ablation_table,
-    "table_ii": _adaptation_table,
-    "table_iii": _adaptation_table,
-    "table_iv": _adaptation_table,
-    "table_v": _generators_table,
-    "table_vi": _recognition_table,
-    "figure_9": _recognition_table,
-    "table_union": _union_table,
-}

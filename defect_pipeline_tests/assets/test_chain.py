@@ -5,6 +5,7 @@ import shutil
 from dataclasses import replace
 from itertools import product
 from pathlib import Path
+from typing import Any
 
 import cv2
 import dagster as dg
@@ -15,24 +16,24 @@ import pytest
 from defect_pipeline import profiles
 from defect_pipeline.assets.accepted import read_verdicts
 from defect_pipeline.assets.coco import FILTERED, UNFILTERED
-from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.copying import Copying, read_copies
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.experiments.shares import chosen_groups
 from defect_pipeline.assets.fid import Report
-from defect_pipeline.assets.masks import BankEntry, _drawn_digest, read_bank, read_placement
-from defect_pipeline.assets.order import ORDERS, read_order
-from defect_pipeline.assets.quality import Agreement, read_ladder, read_variety
-from defect_pipeline.assets.shapes import read_strategies
+from defect_pipeline.assets.masks import BankEntry, drawings_digest, mask_bank, read_bank, read_placement
+from defect_pipeline.assets.order import ORDERS, Judged
+from defect_pipeline.assets.quality import Agreement
 from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import run_stale, stale
+from defect_pipeline.automation.jobs import run_stale
 from defect_pipeline.cli import main
 from defect_pipeline.definitions import definitions_for
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.evaluation.distances import Comparison
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.conftest import network_refused
-from defect_pipeline_tests.support import SIZE, copy_of, tiny, write_component
+from defect_pipeline_tests.support import SIZE, copy_of, stage_named, tiny, write_component
 
 
 @pytest.fixture(scope="module")
@@ -74,7 +75,7 @@ def test_the_set_and_the_real_images_go_to_another_tool(finished: Workplace, tmp
 
 def test_all_classes_together_have_one_fid_from_the_moments_of_each(finished: Workplace):
     said = finished.store.current("sadf_coco").metadata
-    reports = {k: Report.read(finished.store.current("fid_report", k).path) for k in ("alpha", "beta")}
+    reports = {k: finished.store.current("fid_report", k).load(Report) for k in ("alpha", "beta")}
     assert said["of synthetic images"] == sum(report.held_out.n_synthetic for report in reports.values())
     assert said["to real crops"] == sum(report.held_out.n_real for report in reports.values())
     assert said["FID, all classes together"] < max(report.held_out.fid for report in reports.values())
@@ -99,10 +100,12 @@ def test_a_filter_that_nothing_passes_says_why(
     finished: Workplace,
     tiny_profile: profiles.Profile,
     monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
     capfd: pytest.CaptureFixture[str],
 ):
+    store = copy_of(finished, tmp_path).store_root
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, filter=profiles.Filter(visible=256)))
-    assert main(["run", "--store", str(finished.store_root)]) == 1
+    assert main(["run", "--store", str(store), "--profile", "tiny"]) == 1
     assert "6 x unseen (hardly anything changed under the mask)" in " ".join(capfd.readouterr().err.split())
 
 
@@ -122,8 +125,9 @@ def test_training_images_given_back_are_found_to_be_copies(
     monkeypatch.setattr("defect_pipeline.assets.copying.read_set", lambda painted, bank: (images, masks))
     strict = replace(tiny_profile.thresholds, copies=0.05)
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
-    assert main(["run", "--store", str(store)]) == 1
-    table, figures = read_copies(Workplace.at(store).store.current("copy_report", "alpha").path)
+    assert main(["run", "--store", str(store), "--profile", "tiny"]) == 1
+    report = Workplace.at(store).store.current("copy_report", "alpha")
+    table, figures = read_copies(report.path), report.load(Copying)
     assert figures.copies >= 0.5 and table.loc[:1, "copy"].all()
     capsys.readouterr()
     assert main(["check", "--store", str(store)]) == 1
@@ -134,11 +138,10 @@ def test_training_images_given_back_are_found_to_be_copies(
     "how", [{"strategy": "shape model"}, {"placement": "learned"}, {"framing": "windows", "sizes": (0.6, 1.6)}]
 )
 def test_masks_of_other_strategies_lie_on_the_component(
-    finished: Workplace, tiny_profile: profiles.Profile, monkeypatch: pytest.MonkeyPatch, tmp_path: Path, how: dict
+    finished: Workplace, tiny_profile: profiles.Profile, tmp_path: Path, how: dict
 ):
     store, before = copy_of(finished, tmp_path), _bank(finished)
-    monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, masks=profiles.Masks(per_class=3, **how)))
-    made = _bank(_drawn(store))
+    made = _bank(_drawn(store, settings=replace(tiny_profile, masks=profiles.Masks(per_class=3, **how))))
     assert len(made) == 3 and all(entry.mask().any() for entry in made)
     assert not any(np.array_equal(a.mask(), b.mask()) for a, b in zip(before, made, strict=True))
 
@@ -153,18 +156,18 @@ def test_a_drawn_map_says_where_defects_go_and_a_black_one_is_refused(finished: 
     rows = [np.nonzero(mask)[0].mean() for entry in made for _, mask in entry.masks]
     assert np.mean(rows) < SIZE / 2
     with pytest.raises(PipelineError, match="elsewhere is no folder"):
-        _drawn_digest(replace(finished, placement_maps=str(maps / "elsewhere")).pipeline)
+        drawings_digest(replace(finished, placement_maps=str(maps / "elsewhere")).pipeline)
     cv2.imwrite(str(maps / "alpha.png"), 0 * drawn)
     with pytest.raises(PipelineError, match=r"alpha\.png is black"):
         read_placement(maps / "alpha.png", SIZE)
 
 
-def _drawn(place: Workplace, **changes: str) -> Workplace:
+def _drawn(place: Workplace, **changes: Any) -> Workplace:
     """The workplace with the mask bank of class alpha made anew."""
     changed = replace(place, **changes)
     with open_instance(place.store_root) as instance:
         failures = run_stale(
-            definitions_for(changed), instance, changed.store, changed.pipeline, ("mask_bank",), "alpha", "draw"
+            definitions_for(changed), instance, changed.store, changed.pipeline, [mask_bank], "alpha", "draw"
         )
     assert failures == []
     return changed
@@ -234,7 +237,7 @@ def test_the_ui_says_what_an_asset_was_made_from_and_where_its_pictures_are(fini
     assert Path(shown["picture: contact sheet, in full"].value) == artifact.path / "pictures" / "contact sheet.png"
     assert Path(shown["picture: contact sheet, in full"].value).exists()
     assert (shown["seed"].value, shown["code_version"].value) == (0, "1")
-    assert shown["data digest"].value == finished.store.current("inspection_images").metadata["content"]
+    assert shown["data digest"].value == finished.store.current("inspection_images").contents[""]
     parents = {row.data["parent"]: row.data["digest"] for row in shown["made from"].value.records}
     assert parents["fid_report [beta]"] == finished.store.current("fid_report", "beta").digest
     assert set(parents) == {"inspection_images"} | {
@@ -260,16 +263,19 @@ def test_thresholds_of_a_file_close_and_open_the_gate_without_training_anew(
 ):
     store = copy_of(finished, tmp_path).store_root
     before = {name: finished.store.current(name).digest for name in ("sadf_coco", "segmentor")}
-    (tmp_path / "limits.toml").write_text("[per_class.beta]\nkid = -10")
-    limits = ["--thresholds", str(tmp_path / "limits.toml")]
+    file = tmp_path / "limits.toml"
+    file.write_text('base = "tiny"\n[thresholds.per_class.beta]\nkid = -10')
+    limits = ["--profile", str(file)]
     assert main(["run", "--store", str(store), *limits]) == 1
     assert "fid_gate [beta]: KID" in capfd.readouterr().err
-    (tmp_path / "limits.toml").write_text("kid = 1e8\n[per_class.beta]\ncopies = 0.9")
-    assert main(["run", "--store", str(store)]) == 0  # which remembers the file
+    file.write_text('base = "tiny"\n[thresholds]\nkid = 1e8\n[thresholds.per_class.beta]\ncopies = 0.9')
+    assert main(["run", "--store", str(store), *limits]) == 0
+    file.unlink()
+    assert main(["run", "--store", str(store)]) == 0  # which remembers what the file said
+    assert Workplace.at(store).settings.thresholds.kid == 1e8
     after = {name: Workplace.at(store).store.current(name).digest for name in before}
     assert after["sadf_coco"] != before["sadf_coco"] and after["segmentor"] == before["segmentor"]
-    (tmp_path / "limits.toml").write_text("[per_class.gamma]\nkid = 1")
-    assert main(["run", "--store", str(store)]) == 1
+    assert main(["run", "--store", str(store), "--set", "thresholds.per_class.gamma.kid=1"]) == 1
     assert "a class 'gamma', but the images show alpha, beta" in " ".join(capfd.readouterr().err.split())
 
 
@@ -279,18 +285,18 @@ def test_quality_judges_every_class_and_prints_its_tables(finished: Workplace, c
     for row in ("un-adapted backbone", "concept + condition", "copy-paste", "floor", "twins", "condition only", "PSNR"):
         assert row in printed
     store = finished.store
-    ladder = read_ladder(store.current("kid_ladder", "alpha").path)
-    shipped = Report.read(store.current("fid_report", "alpha").path).unfiltered
+    ladder = store.current("kid_ladder", "alpha").load(dict[str, Comparison])
+    shipped = store.current("fid_report", "alpha").load(Report).unfiltered
     assert ladder["the same, as shipped"].kid == pytest.approx(shipped.kid, abs=1e-4)
-    agreement = Agreement.read(store.current("agreement_report", "beta").path)
+    agreement = store.current("agreement_report", "beta").load(Agreement)
     assert agreement.from_noise.n == 3 and agreement.n_synthetic == 6 and agreement.n_real > 0
-    rows = {row["images"]: row for row in read_variety(store.current("variety_report", "alpha").path)}
+    rows = {row["images"]: row for row in store.current("variety_report", "alpha").load(list[dict])}
     assert list(rows) == ["all from noise", "as shipped", "inpainting"]
     assert rows["all from noise"]["l2"] > rows["inpainting"]["l2"] > 0 and rows["inpainting"]["conditions"] == 3
-    strategies = read_strategies(store.current("shape_report", "alpha").path)
+    strategies = store.current("shape_report", "alpha").load(list[dict])
     assert [row["strategy"] for row in strategies] == ["annotated", "perturbed", "shape model"]
     assert strategies[0]["novelty"] == 0 < min(row["novelty"] for row in strategies[1:])
-    judged = read_order(store.current("order_report").path)
+    judged = store.current("order_report").load(list[Judged])
     assert [(part.order, part.defect_class) for part in judged] == list(product(ORDERS, ("alpha", "beta")))
     assert judged[0].kid != judged[2].kid  # two generators
     pictures = finished.store_root.parent / "pictures"
@@ -320,14 +326,13 @@ def test_a_tightened_gate_fails_the_check_and_closes_the_fan_in(
 ):
     strict = replace(tiny_profile.thresholds, per_class={"beta": {"kid": -10.0}})
     monkeypatch.setitem(profiles.PROFILES, "tiny", replace(tiny_profile, thresholds=strict))
-    assert main(["check", "--store", str(finished.store_root)]) == 1
+    assert main(["check", "--store", str(finished.store_root), "--profile", "tiny"]) == 1
     with open_instance(finished.store_root) as instance:
         before = instance.get_runs_count()
-        assert main(["run", "--store", str(finished.store_root)]) == 1
+        assert main(["run", "--store", str(finished.store_root), "--profile", "tiny"]) == 1
         assert "fid_gate [beta]: KID" in " ".join(capfd.readouterr().err.split())
         assert instance.get_runs_count() == before  # no fan-in; and where one is started by hand, it refuses itself:
-        assert stale("sadf_coco", None, finished.store, finished.pipeline)
-        failures = run_stale(
-            definitions_for(finished), instance, finished.store, finished.pipeline, ("sadf_coco",), job="join"
-        )
+        closed, joined = Workplace.at(finished.store_root), stage_named("sadf_coco")
+        assert joined.stale(closed.store, closed.pipeline, None)
+        failures = run_stale(definitions_for(closed), instance, closed.store, closed.pipeline, [joined], None, "join")
     assert "beta: KID" in failures[0]

@@ -5,27 +5,32 @@ import shutil
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
+from typing import Any
 
 import cv2
-import dagster as dg
 import pytest
 import torch
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import drivers, stage
-from defect_pipeline.assets.stage import STAGES, Build, Stage, materialize, open_dataset
+from defect_pipeline.assets import drivers
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stablesdg.adapt import lora_weights
+from defect_pipeline.assets.stage import Build, Stage, open_dataset
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import PLANS, run_everything, stale
+from defect_pipeline.automation.jobs import run_everything
 from defect_pipeline.automation.regeneration import due, run_states
 from defect_pipeline.cli import main
 from defect_pipeline.definitions import definitions_for
 from defect_pipeline.imaging.crops import Crop
-from defect_pipeline.store import Draft, Store
+from defect_pipeline.imaging.dataset import Dataset
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.store import Store
+from defect_pipeline.systems import SYSTEMS, system_named
+from defect_pipeline.systems.sadf import SADF
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import tiny, write_class, write_component
+from defect_pipeline_tests.support import build_of, stage_named, tiny, write_class, write_component
 
-SYSTEMS = tuple(PLANS)
+NAMES = tuple(system.name for system in SYSTEMS)
 Made = dict[tuple[str, str], str]  # digests by asset and partition
 
 
@@ -35,7 +40,9 @@ def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
     torch.set_num_threads(1)  # sums of other threads may differ in the last bit
     profiles.PROFILES["grown"] = replace(
         tiny("grown", tiny_backbone),
-        stablesdg=profiles.StableSDG(token_steps=2, steps=2, batch=2, images=4, solver_steps=2, tuning=None),
+        stablesdg=replace(
+            profiles.EMBEDDED.stablesdg, tune=False, token_steps=2, steps=2, batch=2, images=4, solver_steps=2
+        ),
         recognition=profiles.Recognition(models=("squeezenet",), steps=2, batch=4),
     )
     yield profiles.PROFILES["grown"]
@@ -47,7 +54,7 @@ def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
 def first(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """Of each system a folder with data and the store of a run."""
     folders = {}
-    for system in SYSTEMS:
+    for system in NAMES:
         folders[system] = base = tmp_path_factory.mktemp(system)
         write_component(base / "data")
         command = ["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", "grown"]
@@ -66,12 +73,12 @@ def site(request: pytest.FixtureRequest, first: dict[str, Path], tmp_path: Path)
 
 def run(place: Workplace) -> Made:
     """What the store holds after a run."""
-    assert main(["run", "--store", str(place.store_root)]) == 0
+    assert main(["run", "--store", str(place.store_root), "--profile", "grown"]) == 0
     return made(place)
 
 
 def made(place: Workplace) -> Made:
-    assets = [asset for step in PLANS[place.system] for asset in step.assets]
+    assets = [one.name for one in system_named(place.system).stages]
     found = {}
     for asset in assets:
         for k in place.store.partitions(asset):
@@ -110,6 +117,10 @@ def begun_anew(place: Workplace, tmp_path: Path) -> Workplace:
 
 def classes(place: Workplace) -> tuple[str, ...]:
     return open_dataset(place.store.current("inspection_images")).categories
+
+
+def is_stale(place: Workplace, name: str, k: str | None = None) -> bool:
+    return stage_named(name).stale(place.store, place.pipeline, k)
 
 
 def correct(place: Workplace, k: str, split: str) -> None:
@@ -151,7 +162,7 @@ def test_classes_of_the_second_system_do_not_touch_each_other(site: Workplace, t
     correct(site, "beta", "train")
     after = run(site)
     alone = {key for key in before if key[1] == "alpha"}
-    assert not changed(before, after) & alone and len(alone) == len(PLANS["stablesdg"][1].assets)
+    assert not changed(before, after) & alone and len(alone) == len(system_named("stablesdg").plan[1].stages)
     assert {("token_embedding", "beta"), ("token_embedding", "aleph"), ("recognizer", "all")} <= changed(before, after)
     assert_same_from_scratch(site, alone, tmp_path)
 
@@ -185,9 +196,9 @@ def test_a_class_that_joins_behind_redraws_no_other(site: Workplace) -> None:
     write_class(site.data_root / "gamma", 7)
     assert main(["manifest", "--store", str(site.store_root)]) == 0
     for asset in ("mask_bank", "topological_drivers"):
-        assert not stale(asset, "alpha", site.store, site.pipeline) and stale(asset, "gamma", site.store, site.pipeline)
-    assert stale("concept_weights", None, site.store, site.pipeline)
-    assert not stale("defect_free_pool", None, site.store, site.pipeline)
+        assert not is_stale(site, asset, "alpha") and is_stale(site, asset, "gamma")
+    assert is_stale(site, "concept_weights")
+    assert not is_stale(site, "defect_free_pool")
 
 
 @pytest.mark.parametrize("site", ["sadf"], indirect=True)
@@ -198,9 +209,9 @@ def test_training_crops_of_images_that_stay_are_taken_over(
     cropped: list[str] = []
     crops = drivers.training_crops
 
-    def seen(build: Build, image_ids: Sequence[int], defect_class: str) -> Iterator[Crop]:
-        cropped.extend(build.dataset().images.loc[list(image_ids), "path"])
-        return crops(build, image_ids, defect_class)
+    def seen(dataset: Dataset, image_ids: Sequence[int], *options: Any) -> Iterator[Crop]:
+        cropped.extend(dataset.images.loc[list(image_ids), "path"])
+        return crops(dataset, image_ids, *options)
 
     monkeypatch.setattr(drivers, "training_crops", seen)
     draw(site)
@@ -215,7 +226,7 @@ def test_training_crops_of_images_that_stay_are_taken_over(
 def draw(place: Workplace) -> None:
     """A run as far as the drivers."""
     with open_instance(place.store_root) as instance:
-        assert not run_everything(definitions_for(place), instance, place.store, place.pipeline, PLANS["sadf"][:2])
+        assert not run_everything(definitions_for(place), instance, place.store, place.pipeline, SADF, SADF.plan[:2])
 
 
 @pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
@@ -245,32 +256,29 @@ def test_a_gate_that_was_found_closed_holds_the_next_run_back(
     monkeypatch.setitem(profiles.PROFILES, "grown", replace(profile, thresholds=strict))
     shutil.rmtree(site.store_root / "recognizer")
     for _ in range(2):
-        assert main(["run", "--store", str(site.store_root)]) == 1
+        assert main(["run", "--store", str(site.store_root), "--profile", "grown"]) == 1
         assert "generated_gate [beta]: KID" in " ".join(capfd.readouterr().err.split())
         assert not site.store.partitions("recognizer")
         with open_instance(site.store_root) as instance:
-            assert due(run_states(instance, site.store, site.pipeline)) == []
+            now = Workplace.at(site.store_root)
+            assert due(run_states(instance, now.store, now.pipeline)) == []
     monkeypatch.setitem(profiles.PROFILES, "grown", profile)
-    assert main(["run", "--store", str(site.store_root)]) == 0
+    assert main(["run", "--store", str(site.store_root), "--profile", "grown"]) == 0
     assert site.store.partitions("recognizer") == ["all"]
 
 
 @pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
 def test_a_build_is_given_what_its_stage_declares(site: Workplace, tmp_path: Path) -> None:
-    def build(name: str, partition: str | None) -> Build:
-        inputs = STAGES[name].inputs(site.store, partition)
-        return Build(STAGES[name], inputs, site.store, site.pipeline, Draft(tmp_path), partition, None, tmp_path)  # type: ignore[arg-type]
-
-    own = build("token_embedding", "beta")
-    images = own.dataset().images
+    own = build_of(site, "token_embedding", "beta", tmp_path)
+    images = own.dataset.images
     assert set(images["split"]) == {"train"} and set(images["defect_class"]) == {"beta"}
-    assert own.dataset().categories == ("beta",)
-    for forbidden in (lambda: own.parent("inspection_images"), own.classes, own.colours):
+    assert own.dataset.categories == ("beta",)
+    for forbidden in (lambda: own.read(inspection_images), lambda: own.classes, lambda: own.colours):
         with pytest.raises(KeyError, match="token_embedding"):
             forbidden()
     with pytest.raises(KeyError, match="does not list"):
-        own.parent("lora_weights")
-    assert build("recognizer", None).classes() == ("alpha", "beta")
+        own.read(lora_weights)
+    assert build_of(site, "recognizer", None, tmp_path).classes == ("alpha", "beta")
 
 
 @pytest.mark.parametrize("site", ["stablesdg"], indirect=True)
@@ -289,7 +297,7 @@ def test_a_damaged_history_is_moved_away_and_nothing_that_was_made_is_lost(
         assert instance.get_dynamic_partitions("defect_class") == ["alpha", "beta"]
 
 
-def test_a_build_reads_what_its_digest_saw(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_build_reads_what_its_digest_saw(tmp_path: Path) -> None:
     """Another run may replace a parent while a build is under way."""
     store, seen = Store(root=str(tmp_path)), []
 
@@ -299,15 +307,12 @@ def test_a_build_reads_what_its_digest_saw(tmp_path: Path, monkeypatch: pytest.M
 
     def child(build: Build) -> None:
         write("new")
-        seen.append((build.parent("parent").path / "file").read_text())
+        seen.append((build.read(parent).path / "file").read_text())
 
-    context = SimpleNamespace(instance=dg.DagsterInstance.ephemeral())
-    pipeline = stage.Pipeline(data=str(tmp_path))
-    parent = Stage("parent", child, (), lambda pipeline: None, "1", "", frozenset(), False, (), None, False, {})
-    made = replace(parent, name="child", parents=("parent",))
-    monkeypatch.setitem(STAGES, "parent", parent)
-    monkeypatch.setitem(STAGES, "child", made)
+    pipeline = Pipeline(data=str(tmp_path), settings=profiles.EMBEDDED)
+    parent = Stage("parent", child)
+    made = Stage("child", child, (parent,))
     write("old")
-    artifact, _ = materialize(made, context, store, pipeline, None)  # type: ignore[arg-type]
+    artifact, _ = made.materialize(store, pipeline)
     assert seen == ["old"] and artifact.parents == {"parent": "old"}
     assert made.digest(store, pipeline, None) != artifact.digest  # so that it is stale

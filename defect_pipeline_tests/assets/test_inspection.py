@@ -11,12 +11,15 @@ import pytest
 from PIL import Image
 
 from defect_pipeline.assets.inspection import inspection_images
-from defect_pipeline.assets.stage import Pipeline, open_dataset
+from defect_pipeline.assets.stage import open_dataset
+from defect_pipeline.automation.assets import asset_of
 from defect_pipeline.automation.sensor import Snapshot, reason_to_wait
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging import descriptions
 from defect_pipeline.imaging.groups import Description, describe
 from defect_pipeline.imaging.ingest import scan
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.profiles import EMBEDDED
 from defect_pipeline.store import Store
 
 
@@ -39,9 +42,14 @@ def test_ten_images_that_join_are_ten_described(tmp_path: Path, monkeypatch: pyt
         return describe(image)
 
     def look() -> dg.MaterializeResult:
-        resources = {"store": Store(root=str(tmp_path / "store")), "pipeline": Pipeline(data=str(tmp_path / "data"))}
+        resources = {
+            "store": Store(root=str(tmp_path / "store")),
+            "pipeline": Pipeline(settings=EMBEDDED, data=str(tmp_path / "data")),
+        }
         with dg.DagsterInstance.ephemeral() as instance:
-            assert dg.materialize([inspection_images], resources=resources, instance=instance).success
+            assert dg.materialize(
+                [asset_of(inspection_images, resources["pipeline"])], resources=resources, instance=instance
+            ).success
         return resources["store"].current("inspection_images").metadata
 
     monkeypatch.setattr(descriptions, "describe", counting)
@@ -67,9 +75,11 @@ def test_a_data_folder_that_was_moved_keeps_its_split_and_another_one_does_not(t
         add(data / name, *"abcdefghij")
 
     def look(folder: Path, seed: int) -> dict[str, str]:
-        resources = {"store": store, "pipeline": Pipeline(data=str(folder), seed=seed)}
+        resources = {"store": store, "pipeline": Pipeline(settings=EMBEDDED, data=str(folder), seed=seed)}
         with dg.DagsterInstance.ephemeral() as instance:
-            assert dg.materialize([inspection_images], resources=resources, instance=instance).success
+            assert dg.materialize(
+                [asset_of(inspection_images, resources["pipeline"])], resources=resources, instance=instance
+            ).success
         dataset = open_dataset(store.current("inspection_images"))
         assert dataset.root == folder
         return dict(dataset.images[["path", "split"]].itertuples(index=False, name=None))
@@ -93,9 +103,9 @@ def test_half_written_annotations_leave_the_last_good_table(tmp_path: Path) -> N
     file = data / "annotations.json"
 
     def look() -> None:
-        resources = {"store": store, "pipeline": Pipeline(data=str(data))}
+        resources = {"store": store, "pipeline": Pipeline(settings=EMBEDDED, data=str(data))}
         with dg.DagsterInstance.ephemeral() as instance:
-            dg.materialize([inspection_images], resources=resources, instance=instance)
+            dg.materialize([asset_of(inspection_images, resources["pipeline"])], resources=resources, instance=instance)
 
     file.write_text(json.dumps(document))
     look()

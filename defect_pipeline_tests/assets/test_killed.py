@@ -23,23 +23,20 @@ import pytest
 import torch
 
 from defect_pipeline import profiles
-from defect_pipeline.assets import segmentation
-from defect_pipeline.assets.stablesdg import recognise
-from defect_pipeline.assets.stage import STAGES, materialize
-from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.cli import main
 from defect_pipeline.diffusion import training
 from defect_pipeline.errors import PipelineError
-from defect_pipeline.recognition import classifier, segmentor
+from defect_pipeline.recognition import classifier, learning, segmentor
 from defect_pipeline.store import Artifact, Store
+from defect_pipeline.systems import SYSTEMS
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import tiny, write_component
+from defect_pipeline_tests.support import stage_named, tiny, write_component
 
 server = multiprocessing.get_context("forkserver")
 OF_THIS_PROCESS = {"seconds", "images per second", "loss", "painted now"}  # metadata; so is the loss curve
 METHODS = (  # which the definitions do not load
     "defect_pipeline.diffusion.lora", "defect_pipeline.diffusion.adapters", "defect_pipeline.diffusion.token",
-    "defect_pipeline.evaluation.features", "defect_pipeline.imaging.augment", "defect_pipeline.imaging.descriptions",
+    "defect_pipeline.evaluation.features", "defect_pipeline.generator.watching", "defect_pipeline.imaging.augment", "defect_pipeline.imaging.descriptions",
 )  # fmt: skip
 SHORT = 2  # steps from one checkpoint of a segmentor or classifier to the next
 REUSED = 7  # an exit code
@@ -58,12 +55,12 @@ class Kill:
 
     @property
     def partition(self) -> str | None:
-        return "alpha" if STAGES[self.stage].partitioned else None
+        return "alpha" if stage_named(self.stage).partitioned else None
 
     @property
     def system(self) -> str:
         """The first that has the stage."""
-        return next(name for name, plan in PLANS.items() if any(self.stage in step.assets for step in plan))
+        return next(system.name for system in SYSTEMS if self.stage in [one.name for one in system.stages])
 
 
 TEXT, BYTES = "pathlib.Path.write_text", "pathlib.Path.write_bytes"
@@ -86,15 +83,15 @@ KILLS = [
         "segmentor", TENSORS, ".synthetic.0.safetensors.*", 2, steps=(3, 4, 1, 2, 1, 2)
     ),  # synthetic, synthetic_then_real
     Kill("class_report", TEXT, "report.json"),
-    Kill("segmentation_report", TEXT, "figures.json"),
+    Kill("segmentation_report", TEXT, "report.json"),
     Kill("token_embedding", *CHECKPOINT, steps=tuple(range(11, 23))),
     Kill("lora_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
-    Kill("strength_and_guidance", TEXT, "choice.json"),
+    Kill("strength_and_guidance", TEXT, "report.json"),
     Kill("stablesdg_images", BYTES, "*0004.png*"),  # the first of the second batch, under a passing name
     Kill("stablesdg_copy_report", TEXT, "report.json"),
     Kill("stablesdg_fid_report", TEXT, "report.json"),
     Kill("recognizer", TENSORS, ".squeezenet real.safetensors.*", 2, steps=(3, 4, 1, 2, 3, 4)),  # real, both
-    Kill("recognition_report", TEXT, "recognition.json"),
+    Kill("recognition_report", TEXT, "report.json"),
     Kill("union_canvases", "shutil.copyfile", "*.png"),
     Kill("union_weights", *CHECKPOINT, steps=tuple(range(11, 23))),
     Kill("union_images", BYTES, "*0002_00.png*", images=2),
@@ -107,9 +104,9 @@ def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
     """Trainings of two checkpoints and a rest, three drivers a class, and as many threads here as in the killed process."""
     made = replace(
         tiny("killed", tiny_backbone, steps=22, segmentor_steps=4),
-        stablesdg=profiles.StableSDG(
+        stablesdg=replace(profiles.EMBEDDED.stablesdg,
             token_steps=22, steps=22, batch=2, images=6, solver_steps=2,
-            tuning=profiles.Tuning(strengths=(0.5,), guidances=(1.0, 2.0), images=2),
+            tune=True, tuning=profiles.Tuning(strengths=(0.5,), guidances=(1.0, 2.0), images=2),
         ),
         recognition=profiles.Recognition(models=("squeezenet",), steps=4, batch=4),
     )  # fmt: skip
@@ -128,11 +125,10 @@ def whole(profile: profiles.Profile, tmp_path_factory: pytest.TempPathFactory) -
     base = tmp_path_factory.mktemp("whole")
     write_component(base / "data")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(segmentation, "CHECKPOINT_STEPS", SHORT)
-        patch.setattr(recognise, "CHECKPOINT_STEPS", SHORT)
+        patch.setattr(learning, "CHECKPOINT_STEPS", SHORT)
         command = ["run", "--data", str(base / "data"), "--store", str(base / "store"), "--profile", profile.name]
-        for system in PLANS:
-            assert main([*command, "--system", system]) == 0
+        for system in SYSTEMS:
+            assert main([*command, "--system", system.name]) == 0
     return base / "store"
 
 
@@ -211,14 +207,14 @@ def _make_beside_another(store: str, profile: profiles.Profile, start: Any) -> N
     place = Workplace.at(Path(store))
     place.open()
     start.wait()
-    _, reused = materialize(STAGES["sadf_images"], None, place.store, place.pipeline, "alpha")  # type: ignore[arg-type]
+    _, reused = stage_named("sadf_images").materialize(place.store, place.pipeline, "alpha")
     sys.exit(REUSED if reused else 0)
 
 
 def _run_and_die(store: str, profile: profiles.Profile, kill: Kill) -> None:
     """In the forked process: the run, until the kill. Returns where the file in question is never written."""
     _adopt(profile)
-    segmentation.CHECKPOINT_STEPS = recognise.CHECKPOINT_STEPS = SHORT
+    learning.CHECKPOINT_STEPS = SHORT
     place, _, name = kill.writer.rpartition(".")
     owner = pkgutil.resolve_name(place)
     write, count = getattr(owner, name), itertools.count(1)

@@ -12,7 +12,7 @@ from torch import nn
 
 from defect_pipeline import profiles
 from defect_pipeline.imaging.ingest import ingest
-from defect_pipeline.recognition import segmentor
+from defect_pipeline.recognition import learning, segmentor
 
 segmentation = importlib.import_module("defect_pipeline.assets.segmentation")
 STAGES = [("synthetic", 4), ("real", 12)]
@@ -23,15 +23,11 @@ class Training:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, directory: Path, scores: dict[int, float], val_images: int = 2):
         self.model, self.scores, self.tried, self.killed_at = nn.Linear(1, 1), scores, [], 0
-        self.build = SimpleNamespace(
-            settings=SimpleNamespace(segmentor=profiles.Segmentor(trials=3)),
-            workdir=directory, progress=lambda *_, **__: None, classes=lambda: ("pit",),
-        )  # fmt: skip
+        self.workdir, self.judge = directory, segmentation.judged_on((["image"] * val_images, []), ("pit",))
         monkeypatch.setattr(segmentor, "train_segmentor", self.train)
-        monkeypatch.setattr(segmentation, "validation_images", lambda build: (["image"] * val_images, []))
         monkeypatch.setattr(segmentor, "predict", lambda model, images: model.weight.item())
-        monkeypatch.setattr(segmentation, "segmentation_figures", self.judge)
-        monkeypatch.setattr(segmentation, "CHECKPOINT_STEPS", 5)
+        monkeypatch.setattr(segmentation, "segmentation_figures", self.figures)
+        monkeypatch.setattr(learning, "CHECKPOINT_STEPS", 5)
 
     def train(self, model, *_, steps, resume, **__):
         for step in range((resume or {"step": 0})["step"], steps):
@@ -41,12 +37,15 @@ class Training:
             optimizer = torch.optim.SGD(model.parameters(), 0.1)
             yield segmentor.SegmentorTraining(step + 1, torch.tensor(0.0), model, optimizer)
 
-    def judge(self, truth, step, categories):
+    def figures(self, truth, step, categories):
         self.tried.append(int(step))
         return SimpleNamespace(segm_map=self.scores[int(step)])
 
     def run(self) -> float:
-        segmentation.train_stages(self.build, self.model, "arm", STAGES, {"synthetic": (), "real": ()}, seed=0)
+        learning.train_stages(
+            self.model, STAGES, {"synthetic": (), "real": ()}, profiles.Segmentor(trials=3), seed=0,
+            workdir=self.workdir, name="arm", judge=self.judge,
+        )  # fmt: skip
         return self.model.weight.item()
 
 

@@ -4,24 +4,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from defect_pipeline.assets.synthesis import MARGIN, is_painted, strength_map
+from defect_pipeline.assets.synthesis import is_painted
 from defect_pipeline.imaging.sheets import save_png
-
-
-def test_strength_falls_from_the_mask_to_the_surroundings():
-    mask = np.zeros((64, 64), bool)
-    mask[:, 10] = True
-    row = strength_map(mask, 0.2, fade=10)[32]
-    assert (row[10 - MARGIN : 11 + MARGIN] == 1).all() and (row[10 + MARGIN + 10 :] == np.float32(0.2)).all()
-    assert row[10 + MARGIN + 5] == pytest.approx(0.6) and (np.diff(row[10:]) <= 0).all()
-
-
-def test_without_a_fade_there_is_a_step():
-    mask = np.zeros((16, 16), bool)
-    mask[8, 8] = True
-    strengths = strength_map(mask, 0.3, fade=0)
-    assert set(strengths.ravel().tolist()) == {1.0, float(np.float32(0.3))}
-    assert strengths[8, 8 + MARGIN] == 1 and strengths[8, 8 + MARGIN + 1] < 1
 
 
 @pytest.mark.parametrize(

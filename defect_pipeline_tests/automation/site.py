@@ -14,14 +14,15 @@ import time
 import urllib.request
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from defect_pipeline.profiles import EMBEDDED, Recognition
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import write_class
+from defect_pipeline_tests.support import tiny, write_class
 
 DEADLINE = 900  # seconds, for a busy machine; an idle one takes far less
 CLASSES = ("alpha", "beta", "gamma")
@@ -64,9 +65,10 @@ class Site:
             shutil.copytree(self.base / "camera" / k, self.data / k, copy_function=shutil.copyfile)
 
     def set_thresholds(self, **per_class: dict[str, float]) -> None:
-        partial = self.base / "thresholds.partial"
-        partial.write_text(json.dumps(per_class))
-        os.replace(partial, self.base / "thresholds.json")
+        """As another `run --set` would, whose note the processes see."""
+        place = self.place
+        thresholds = replace(place.settings.thresholds, per_class=per_class)
+        replace(place, settings=replace(place.settings, thresholds=thresholds)).open()
 
     def ask(self, query: str) -> dict[str, Any]:
         request = urllib.request.Request(f"{self.address}/graphql", json.dumps({"query": query}).encode())
@@ -111,9 +113,12 @@ def serving(
         write_class(base / "camera" / k, seed)
     (base / "store" / "dagster").mkdir(parents=True)
     (base / "store" / "dagster" / "dagster.yaml").write_text(INSTANCE)
-    note = {"data": str(base / "data"), "profile": "growing", "system": "stablesdg"}
-    (base / "store" / "pipeline.json").write_text(json.dumps(note))
-    (base / "thresholds.json").write_text("{}")
+    settings = replace(
+        tiny("growing", backbone),
+        stablesdg=replace(EMBEDDED.stablesdg, token_steps=1, steps=1, batch=2, images=3, solver_steps=2, tune=False),
+        recognition=Recognition(models=("squeezenet",), steps=1, batch=4),
+    )
+    Workplace(base / "store", data=str(base / "data"), settings=settings, system="stablesdg").open()
     code = base / "code.sock"
     (base / "workspace.yaml").write_text(f"load_from: [grpc_server: {{socket: {code}, location_name: growing}}]\n")
     with socket.socket() as probe:
@@ -125,8 +130,6 @@ def serving(
         | {
             "DAGSTER_HOME": str(base / "store" / "dagster"),
             "DEFECT_PIPELINE_STORE": str(base / "store"),
-            "GROWING_BACKBONE": str(backbone),
-            "GROWING_THRESHOLDS": str(base / "thresholds.json"),
             "OMP_NUM_THREADS": "1",
             "no_proxy": "127.0.0.1",
         }

@@ -13,19 +13,18 @@ from pathlib import Path
 import dagster as dg
 import pytest
 
-from defect_pipeline.assets.stage import Pipeline
 from defect_pipeline.automation import notifications, webhook
-from defect_pipeline.automation.jobs import PLANS
 from defect_pipeline.automation.notifications import (
     ATTEMPTS,
-    READY,
     WEBHOOK_VARIABLE,
-    Look,
     Memory,
+    StoreState,
     news_between,
     notify,
 )
 from defect_pipeline.automation.webhook import News, post
+from defect_pipeline.pipeline import Pipeline
+from defect_pipeline.profiles import EMBEDDED
 from defect_pipeline.store import Store
 
 NEWS = (News("gate closed", "fid_gate [pit]", "Gate closed: KID 0.9 is above 0.7"), News("data ready", "x", "New."))
@@ -109,20 +108,16 @@ def test_a_server_that_is_down_is_said_so() -> None:
 
 
 def test_only_what_changed_is_news() -> None:
-    before = Look({"a": "a: KID 1", "b": "b: KID 1"}, {"x": "1", "y": "1"})
-    after = Look({"b": "b: KID 2", "c": "c: KID 1"}, {"x": "1", "y": "2", "z": "1"})
+    before = StoreState({"a": "a: KID 1", "b": "b: KID 1"}, {"x": "1", "y": "1"})
+    after = StoreState({"b": "b: KID 2", "c": "c: KID 1"}, {"x": "1", "y": "2", "z": "1"})
     assert [(one.event, one.subject) for one in news_between(before, after)] == [
         ("gate closed", "c"), ("gate opened", "a"), ("data ready", "y"), ("data ready", "z"),
     ]  # fmt: skip
     assert news_between(after, after) == []
 
 
-def test_every_system_says_when_its_data_are_ready() -> None:
-    assert READY.keys() == PLANS.keys()
-
-
 def test_the_memory_comes_back() -> None:
-    memory = Memory(Look({"a": "a: KID 1"}, {"x": "1"}), "cursor", NEWS, 3)
+    memory = Memory(StoreState({"a": "a: KID 1"}, {"x": "1"}), "cursor", NEWS, 3)
     assert Memory.from_cursor(memory.cursor) == memory
     for other in (None, "", "[1]", '{"seen": {}}', '{"seen": {"closed": {}}, "failures": "", "waiting": []}'):
         assert Memory.from_cursor(other) is None
@@ -133,7 +128,7 @@ class Daemon:
 
     def __init__(self, instance: dg.DagsterInstance, folder: Path) -> None:
         self.instance, self.cursor = instance, None
-        self.resources = {"store": Store(root=str(folder)), "pipeline": Pipeline(data=str(folder))}
+        self.resources = {"store": Store(root=str(folder)), "pipeline": Pipeline(data=str(folder), settings=EMBEDDED)}
 
     def tick(self) -> str:
         context = dg.build_sensor_context(self.instance, self.cursor, resources=self.resources)
@@ -183,8 +178,8 @@ def test_news_that_nobody_takes_wait_and_are_given_up_in_the_end(
         daemon.tick()
         fail(daemon.instance)
         daemon.tick()
-        look = Look({"fid_gate [pit]": "fid_gate [pit]: KID 0.9 is above 0.7"}, {})
-        monkeypatch.setattr(notifications.Look, "at", lambda store, pipeline: look)
+        look = StoreState({"fid_gate [pit]": "fid_gate [pit]: KID 0.9 is above 0.7"}, {})
+        monkeypatch.setattr(notifications.StoreState, "of", lambda store, pipeline: look)
         daemon.tick()
         listener.status = 200
         daemon.tick()

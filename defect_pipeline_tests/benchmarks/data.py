@@ -12,17 +12,19 @@ import torch
 from PIL import Image
 
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import PLAN, Step, run_everything
+from defect_pipeline.automation.jobs import run_everything
 from defect_pipeline.definitions import definitions_for
 from defect_pipeline.diffusion.world import draw_surfaces
 from defect_pipeline.imaging.io import read_mask
 from defect_pipeline.store import Artifact, Store
+from defect_pipeline.system import Step
+from defect_pipeline.systems.sadf import SADF
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.benchmarks.processes import apart
 from defect_pipeline_tests.benchmarks.timing import Row
 
 JOINING, SIZE, AT_ONCE, MARKED = 10, 128, 100, 0.9
-PREPARING = PLAN[:2]
+PREPARING = SADF.plan[:2]
 
 
 def preparing(n: int, repeats: int) -> Row:
@@ -55,7 +57,7 @@ def _prepare(base: Path) -> None:
     place = _place(base)
     place.open()
     with open_instance(place.store_root) as instance:
-        failures = run_everything(definitions_for(place), instance, place.store, place.pipeline, PREPARING)
+        failures = run_everything(definitions_for(place), instance, place.store, place.pipeline, SADF, PREPARING)
     assert not failures, " ".join(failures)
 
 
@@ -68,10 +70,10 @@ def _stages(base: Path) -> dict[str, tuple[str, float]]:
 def artifacts(store: Store, plan: Sequence[Step]) -> list[Artifact]:
     """What the store holds of a plan."""
     return [
-        store.current(asset, partition)
+        store.current(one.name, partition)
         for step in plan
         for partition in step.partitions(store)
-        for asset in step.assets
+        for one in step.stages
     ]
 
 

@@ -13,8 +13,9 @@ import dagster as dg
 
 from defect_pipeline import profiles
 from defect_pipeline.automation.instance import open_instance
-from defect_pipeline.automation.jobs import PLAN, run_everything
+from defect_pipeline.automation.jobs import run_everything
 from defect_pipeline.definitions import definitions_for
+from defect_pipeline.systems.sadf import SADF
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.benchmarks.data import artifacts, draw
 from defect_pipeline_tests.benchmarks.timing import Row, seconds
@@ -24,11 +25,11 @@ SHORT = replace(
     name="short",
     pool=profiles.Pool(variants=2, images=3),
     masks=profiles.Masks(per_class=3),
-    drivers=profiles.Drivers(size=64, crops=2),
-    concept=profiles.Concept(steps=2, batch=2, prior_images=2, window=32),
-    hypernetwork=profiles.Hypernetwork(steps=2, batch=2, window=32),
-    synthesis=profiles.Synthesis(steps=2),
-    segmentor=profiles.Segmentor(steps=2, passes=0, batch=2),
+    drivers=replace(profiles.EMBEDDED.drivers, size=64, crops=2),
+    concept=replace(profiles.EMBEDDED.concept, steps=2, batch=2, prior_images=2, window=32),
+    hypernetwork=replace(profiles.EMBEDDED.hypernetwork, steps=2, batch=2, window=32),
+    synthesis=replace(profiles.EMBEDDED.synthesis, steps=2),
+    segmentor=replace(profiles.EMBEDDED.segmentor, steps=2, passes=0, batch=2),
     filter=profiles.Filter(visible=0, ratio=0, on_component=0),
     thresholds=profiles.Thresholds(kid=1e9, fid=1e9, in_mask=0, copies=1, accepted=0),  # an open gate
 )
@@ -74,7 +75,7 @@ def _run(place: Workplace, instance: dg.DagsterInstance) -> float:
     failures: list[str] = []
 
     def run() -> None:
-        failures.extend(run_everything(definitions, instance, place.store, place.pipeline))
+        failures.extend(run_everything(definitions, instance, place.store, place.pipeline, SADF))
 
     took = seconds(run)
     assert not failures, " ".join(failures)
@@ -83,4 +84,4 @@ def _run(place: Workplace, instance: dg.DagsterInstance) -> float:
 
 def _seconds(place: Workplace) -> list[float]:
     """Of each stage and class, as its artifact says."""
-    return [artifact.metadata["seconds"] for artifact in artifacts(place.store, PLAN)]
+    return [artifact.metadata["seconds"] for artifact in artifacts(place.store, SADF.plan)]

@@ -1,5 +1,6 @@
 """System B's adapters: one row trains, LoRA begins as nothing, and plain diffusers reads what is saved."""
 
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -9,9 +10,10 @@ from defect_pipeline.diffusion.adapters import prompted_loss
 from defect_pipeline.diffusion.backbone import Backbone, load_backbone, load_pipeline
 from defect_pipeline.diffusion.lora import ATTENTION, FILE, add_lora, load_lora, save_lora
 from defect_pipeline.diffusion.token import TOKEN, learnable_token, load_token, save_token
-from defect_pipeline.diffusion.training import Checkpoint, training_loop
+from defect_pipeline.diffusion.training import TrainingState, training_loop
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.profiles import EMBEDDED_BACKBONE
+from defect_pipeline.resumable import resumed
 
 PROMPT = f"a photo of {TOKEN}"
 
@@ -25,10 +27,14 @@ def latents(backbone: Backbone) -> torch.Tensor:
     return torch.randn(4, backbone.unet.config.in_channels, 8, 8, generator=torch.Generator().manual_seed(1))
 
 
-def learn(backbone: Backbone, parameters: list, steps: int, checkpoint: Checkpoint | None = None) -> list[float]:
+def learn(backbone: Backbone, parameters: list, steps: int, checkpoint: Path | None = None) -> list[float]:
     loss_at = prompted_loss(backbone, latents(backbone), PROMPT, batch=2)
-    loop = training_loop(parameters, loss_at, steps=steps, learning_rate=0.05, seed=0, checkpoint=checkpoint)
-    return [state.loss.item() for state in loop]
+
+    def loop(left: Mapping[str, torch.Tensor] | None) -> Iterator[TrainingState]:
+        return training_loop(parameters, loss_at, steps=steps, learning_rate=0.05, seed=0, resume=left)
+
+    states = resumed(loop, checkpoint, steps=steps, every=1) if checkpoint else loop(None)
+    return [state.loss.item() for state in states]
 
 
 def tensors(module: torch.nn.Module) -> dict[str, torch.Tensor]:
@@ -60,7 +66,7 @@ def test_one_row_trains_and_everything_else_stays(directory: Path):
 def test_the_row_survives_a_resume(tiny_backbone: Path, tmp_path: Path):
     rows = []
     for kills in ((), (2,)):
-        checkpoint = Checkpoint(tmp_path / f"{kills}.safetensors", every=1)
+        checkpoint = tmp_path / f"{kills}.safetensors"
         for steps in (*kills, 4):
             backbone = load_backbone(tiny_backbone)
             with learnable_token(backbone, "defect") as row:

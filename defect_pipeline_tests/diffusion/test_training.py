@@ -1,4 +1,5 @@
 import copy
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,8 +11,9 @@ from torch.nn import functional as F
 from defect_pipeline.diffusion.adapters import Examples, concept_loss, hypernetwork_loss, prior_preservation
 from defect_pipeline.diffusion.backbone import load_backbone
 from defect_pipeline.diffusion.sampling import control_residuals, initial_noise, sample
-from defect_pipeline.diffusion.training import Checkpoint, denoising_loss, step_generator, training_loop
+from defect_pipeline.diffusion.training import TrainingState, denoising_loss, step_generator, training_loop
 from defect_pipeline.errors import PipelineError
+from defect_pipeline.resumable import resumed
 
 
 def examples(backbone, n: int = 6) -> Examples:
@@ -21,9 +23,7 @@ def examples(backbone, n: int = 6) -> Examples:
     return Examples.of(backbone, images, images // 5, masks, ["an image of a sks with a crack defect"] * n)
 
 
-def run(
-    backbone_path: Path, steps: int, checkpoint: Checkpoint | None, stop_at: int | None = None
-) -> list[torch.Tensor]:
+def run(backbone_path: Path, steps: int, checkpoint: Path | None, stop_at: int | None = None) -> list[torch.Tensor]:
     torch.manual_seed(0)
     backbone = load_backbone(backbone_path)
     prior = torch.randn(5, 8, 8, 8, generator=torch.Generator().manual_seed(1))
@@ -38,18 +38,13 @@ def run(
         batch=2,
         prior_batch=1,
     )
-    loop = training_loop(
-        parameters,
-        loss_at,
-        steps=steps,
-        learning_rate=1e-3,
-        seed=5,
-        warmup=2,
-        decay=0.5,
-        ema=0.9,
-        checkpoint=checkpoint,
-    )
-    for state in loop:
+
+    def loop(left: Mapping[str, torch.Tensor] | None) -> Iterator[TrainingState]:
+        return training_loop(
+            parameters, loss_at, steps=steps, learning_rate=1e-3, seed=5, warmup=2, decay=0.5, ema=0.9, resume=left
+        )
+
+    for state in resumed(loop, checkpoint, steps=steps, every=2) if checkpoint else loop(None):
         if state.step == stop_at:
             break
     return [p.detach().clone() for p in parameters]
@@ -57,7 +52,7 @@ def run(
 
 def test_a_resumed_training_equals_an_uninterrupted_one(tiny_backbone: Path, tmp_path: Path):
     whole = run(tiny_backbone, 6, None)
-    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", every=2)
+    checkpoint = tmp_path / "checkpoint.safetensors"
     run(tiny_backbone, 6, checkpoint, stop_at=5)  # killed after the checkpoint of step 4
     resumed = run(tiny_backbone, 6, checkpoint)
     assert all(torch.equal(a, b) for a, b in zip(whole, resumed, strict=True))
@@ -66,15 +61,15 @@ def test_a_resumed_training_equals_an_uninterrupted_one(tiny_backbone: Path, tmp
 
 
 def test_a_checkpoint_of_another_network_is_refused(tiny_backbone: Path, tmp_path: Path):
-    checkpoint = Checkpoint(tmp_path / "checkpoint.safetensors", every=2)
+    checkpoint = tmp_path / "checkpoint.safetensors"
     run(tiny_backbone, 2, checkpoint)
     other = [nn.Parameter(torch.zeros(3))]
+
+    def loop(left: Mapping[str, torch.Tensor] | None) -> Iterator[TrainingState]:
+        return training_loop(other, lambda *_: (other[0].sum(), 1), steps=4, learning_rate=1.0, seed=0, resume=left)
+
     with pytest.raises(PipelineError, match=r"checkpoint\.safetensors is a checkpoint of another network"):
-        next(
-            training_loop(
-                other, lambda *_: (other[0].sum(), 1), steps=4, learning_rate=1.0, seed=0, checkpoint=checkpoint
-            )
-        )
+        next(resumed(loop, checkpoint, steps=4, every=2))
 
 
 def test_windows_cost_what_whole_images_cost_and_show_the_same_places(tiny_backbone: Path):

@@ -6,21 +6,27 @@ from pathlib import Path
 
 import pytest
 
-from defect_pipeline.automation.checks import CHECKS, Verdict
+from defect_pipeline.assets.checks import Verdict
 from defect_pipeline.cli import main
 from defect_pipeline.store import Store
+from defect_pipeline.systems.sadf import SADF
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.summary.conftest import DIGEST, NASTY
 
 KEYS = ["check", "asset", "class", "passed", "figures", "problems", "worst_by", "worst_images"]
 
 
+def profile_of(thresholds: str) -> str:
+    """A profile's file with these thresholds."""
+    return f'base = "embedded"\n[thresholds]\n{thresholds.replace("[per_class", "[thresholds.per_class")}'
+
+
 @pytest.fixture
 def checked(stopped: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]):
     def check(thresholds: str = "kid = 99\nfid = inf\nin_mask = 0") -> tuple[int, dict]:
-        (tmp_path / "thresholds.toml").write_text(thresholds)
+        (tmp_path / "thresholds.toml").write_text(profile_of(thresholds))
         capsys.readouterr()
-        options = ["--store", str(stopped.store_root), "--thresholds", str(tmp_path / "thresholds.toml"), "--json"]
+        options = ["--store", str(stopped.store_root), "--profile", str(tmp_path / "thresholds.toml"), "--json"]
         code = main(["check", *options])
         found = json.loads(capsys.readouterr().out, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
         assert all(list(verdict) == KEYS for verdict in found)
@@ -63,8 +69,8 @@ def test_a_failing_class_names_its_worst_images(
 
 
 def test_people_read_them_in_the_table(stopped: Workplace, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    (tmp_path / "t.toml").write_text("[per_class.pit]\nkid = -99")
-    assert main(["check", "--store", str(stopped.store_root), "--thresholds", str(tmp_path / "t.toml")]) == 1
+    (tmp_path / "t.toml").write_text(profile_of("[per_class.pit]\nkid = -99"))
+    assert main(["check", "--store", str(stopped.store_root), "--profile", str(tmp_path / "t.toml")]) == 1
     printed = "".join(capsys.readouterr().out.split())
     assert "0005_00.png" in printed and "FAILED" in printed and "notjudged" in printed
 
@@ -74,10 +80,9 @@ def test_what_cannot_be_judged_at_all_is_2_and_prints_no_json(
     what: str, stopped: Workplace, tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     store = tmp_path / "none" if what == "no store" else stopped.store_root
-    (tmp_path / "t.toml").write_text(
-        {"no such class": "[per_class.pitt]", "no such threshold": "kdi = 1"}.get(what, "")
-    )
-    assert main(["check", "--json", "--store", str(store), "--thresholds", str(tmp_path / "t.toml")]) == 2
+    thresholds = {"no such class": "[per_class.pitt]", "no such threshold": "kdi = 1"}.get(what, "")
+    (tmp_path / "t.toml").write_text(profile_of(thresholds))
+    assert main(["check", "--json", "--store", str(store), "--profile", str(tmp_path / "t.toml")]) == 2
     printed = capfd.readouterr()
     assert printed.out == "" and printed.err.startswith("Error: ")
 
@@ -98,7 +103,7 @@ def test_a_report_that_was_edited_is_none(stopped: Workplace, checked) -> None:
 
 
 def test_a_check_without_an_end_has_null() -> None:
-    verdict = Verdict(CHECKS[0], None, [], {"a": math.inf, "b": 1.5, "c": 2})
+    verdict = Verdict(SADF.checks[0], None, [], {"a": math.inf, "b": 1.5, "c": 2})
     assert verdict.record()["figures"] == {"a": None, "b": 1.5, "c": 2}
 
 

@@ -15,11 +15,10 @@ import yaml
 from huggingface_hub import DatasetCard
 
 from defect_pipeline.assets.copying import Copying
-from defect_pipeline.assets.stage import STAGES
-from defect_pipeline.assets.synthesis import image_seed
 from defect_pipeline.cli import main
 from defect_pipeline.evaluation.distances import Comparison, Moments
 from defect_pipeline.evaluation.faithfulness import TwinFigures
+from defect_pipeline.generator.canvases import image_seed
 from defect_pipeline.imaging.coco import coco_dict
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.masks import encode
@@ -27,6 +26,7 @@ from defect_pipeline.store import Draft, Store
 from defect_pipeline.summary import export
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.imaging.export.readers import READERS
+from defect_pipeline_tests.support import grown, stage_named
 
 CLASSES = ("crack", "pit | deep")
 SIDE = 32
@@ -112,7 +112,7 @@ def class_artifacts(place: Workplace, number: int) -> None:
         (draft.path / "report.json").write_text(json.dumps(asdict(Copying(0.5, 0.1, 9.0, 0.2, 0.3, 2, 11))))
 
     made = {
-        "mask_bank": bank, "sadf_images": lambda draft: None, "sadf_accepted": verdicts, "fid_report": distances,
+        "mask_bank": bank, "topological_drivers": lambda draft: None, "sadf_images": lambda draft: None, "sadf_accepted": verdicts, "fid_report": distances,
         "faithfulness_report": twins, "copy_report": copies,
     }  # fmt: skip
     for asset, fill in made.items():
@@ -131,7 +131,7 @@ def made(tmp_path_factory: pytest.TempPathFactory) -> Workplace:
         keep(place, asset, None, lambda draft: None)
     for number in range(len(CLASSES)):
         class_artifacts(place, number)
-    digest = STAGES["sadf_coco"].digest(place.store, place.pipeline, None)
+    digest = stage_named("sadf_coco").digest(place.store, place.pipeline, None)
     keep(place, "sadf_coco", None, lambda draft: joined_set(place, draft), digest)
     return place
 
@@ -216,7 +216,9 @@ def test_the_card_is_a_dataset_card_with_the_figures_of_the_store(made: Workplac
 def test_another_export_replaces_the_first_and_leaves_nothing_of_it(run, tmp_path: Path) -> None:
     assert run("yolo") == "" and run("cvat") == ""
     names = {path.name for path in (tmp_path / "out").iterdir()}
-    assert names == {"README.md", "annotations.xml", "export.json", "images", "labels.json", "metadata.csv"}
+    assert names == {
+        "README.md", "annotations.xml", "export.json", "images", "labels.json", "metadata.csv", "profile.toml",
+    }  # fmt: skip
     assert [path.name for path in tmp_path.iterdir()] == ["out"]
 
 
@@ -258,3 +260,19 @@ def test_what_cannot_be_exported_is_said(made: Workplace, run, tmp_path: Path) -
     assert "whose images have no masks; export a run of --system sadf or union." in run("coco", store=store)
     assert "There is no sadf_coco" in run("coco", store=tmp_path / "empty")
     assert Store(root=str(store)).partitions("sadf_coco") == ["all"]
+
+
+def test_a_set_that_is_stale_behind_a_closed_gate_is_said_to_be_so(made: Workplace, run, tmp_path: Path) -> None:
+    store = shutil.copytree(made.store_root, tmp_path / "store")
+    Workplace.at(store, overrides=["thresholds.per_class.crack.kid=-10"]).open()
+    assert "What holds a run back: no_group_on_two_sides" in run("coco", store=store)
+
+
+def test_the_card_knows_a_check_that_joined_the_system(
+    made: Workplace, run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    added = grown(monkeypatch).stages[-1]
+    added.materialize(made.store, made.pipeline)
+    assert run("coco") == ""
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert "| not_too_bright | all classes | passed |" in card and "brightest" in card

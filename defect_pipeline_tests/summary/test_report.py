@@ -1,5 +1,6 @@
 """The page that `defect-pipeline report` writes: whole in itself, safe, and honest about what is missing."""
 
+import json
 import re
 import shutil
 from html.parser import HTMLParser
@@ -10,8 +11,10 @@ import pytest
 
 from defect_pipeline.cli import main
 from defect_pipeline.summary import report
+from defect_pipeline.systems.sadf import SADF
 from defect_pipeline.workplace import Workplace
 from defect_pipeline_tests.summary.conftest import NASTY, REJECTED
+from defect_pipeline_tests.support import grown
 
 
 class Page(HTMLParser):
@@ -109,8 +112,21 @@ def test_many_pictures_are_made_smaller_until_the_page_is_small_enough(
 
 
 def test_real_images_of_one_part_stand_behind_those_of_others(stopped: Workplace) -> None:
-    page = report._Page(stopped.store, stopped.pipeline, [], 1600)
+    page = report._Page(stopped.store, stopped.pipeline, SADF, [], 1600)
     page.dataset.images["group"] = np.where(page.dataset.images["path"].isin(["0.png", "2.png"]), "one", "other")
     page.dataset.images["split"] = "train"
     shown = [picture.title for picture in page._real(NASTY).pictures]
     assert shown == ["0.png", "4.png", "2.png", "6.png"]
+
+
+def test_check_and_report_know_a_stage_that_joined_the_system(
+    stopped: Workplace, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    added = grown(monkeypatch).stages[-1]
+    added.materialize(stopped.store, stopped.pipeline)
+    main(["check", "--store", str(stopped.store_root), "--json"])
+    found = {verdict["check"]: verdict for verdict in json.loads(capsys.readouterr().out)}
+    assert found["not_too_bright"]["passed"] and 60 < found["not_too_bright"]["figures"]["brightest"] < 200
+    assert main(["report", "--store", str(stopped.store_root), "--to", str(tmp_path / "page.html")]) == 0
+    page = (tmp_path / "page.html").read_text()
+    assert "How bright the images are" in page and "not_too_bright" in page and "brightness_report" in page

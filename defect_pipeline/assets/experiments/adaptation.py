@@ -6,113 +6,116 @@ the classes.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import product
 from typing import TYPE_CHECKING
 
-from defect_pipeline import diffusion
-from defect_pipeline.assets.concept import backbone_of, load_untouched, train
+from defect_pipeline import diffusion, generator
+from defect_pipeline.assets.concept import training_of
 from defect_pipeline.assets.experiments.painted import UNCHANGED, Painted, judge, over_classes, paint
 from defect_pipeline.assets.experiments.rows import bars_of, table_stage
+from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.stablesdg.adapt import (
-    EMBEDDING,
-    class_windows,
-    fit_linear,
-    learn_adapters,
-    learn_token,
+    PAINTED,
+    encoded,
     load_adapted,
-    painted_with,
-    train_latents,
+    lora_weights,
+    token_embedding,
+    train_windows,
 )
-from defect_pipeline.assets.stablesdg.tune import Choice
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.stablesdg.tune import Choice, Tuned, strength_and_guidance
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.generator.loading import EMBEDDING, load_untouched
+from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.sheets import heat_map
 from defect_pipeline.imaging.subsets import Subset
 
 if TYPE_CHECKING:
     from defect_pipeline.diffusion.backbone import Backbone
 
-ADAPTED_FROM = ("inspection_images", "token_embedding", "lora_weights")
+Adapted = tuple["Backbone", str]  # and its prompt
+ADAPTED_FROM = (inspection_images, token_embedding, lora_weights)
 LEARNED, IMAGES, PROMPT, STRENGTH, GUIDANCE = "learned", "images", "prompt", "strength", "guidance"
 WAYS = ("from noise", "image-oriented")
 PROMPTS = ("<unknown>", "A photo of <unknown>", "an image of a <unknown>", "a surface with <unknown>, close up")
 GRID = ((0.1, 0.3, 0.5, 0.7, 0.9), (1.0, 2.0, 4.0, 8.0))
 
 
-def _settings(pipeline: Pipeline) -> tuple:
-    settings = pipeline.settings
-    return (
-        settings.stablesdg, settings.concept.learning_rate, settings.extractor, settings.extractor_weights,
-        backbone_of(pipeline), *painted_with(pipeline),
-    )  # fmt: skip
+SETTINGS = (
+    "stablesdg", "concept.learning_rate", "optimizer", "extractor", "extractor_weights", *PAINTED,
+)  # fmt: skip
 
 
 # --- Table II ------------------------------------------------------------------------------------------------------
 
 
 @stage(
-    parents=(*ADAPTED_FROM, "strength_and_guidance"), settings=_settings, images=Subset(shows="own class", classes="shown"), group="experiments",
-    kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
-)  # fmt: skip
+    parents=(*ADAPTED_FROM, strength_and_guidance),
+    settings=SETTINGS,
+    images=Subset(shows="own class", classes="shown"),
+    group="experiments",
+    kinds={"torch", "diffusers", "peft"},
+    partitioned=True,
+    gpu=True,
+)
 def table_ii_cell(build: Build) -> None:
     """Images of one class after token, adapters, both, or a training of all parameters; from noise and from real images.
 
     All adaptations take as many steps as the adapters do. The train images themselves stand beside them.
     """
-    chosen, crops = Choice.read(build.parent("strength_and_guidance").path), class_windows(build, ("train",))
+    chosen, crops = build.read(strength_and_guidance).load(Tuned).chosen, train_windows(build)
     painted: Painted = {("nothing", UNCHANGED): [crop.image for crop in crops]}
     for learned, adapted in ADAPTED.items():
-        backbone, prompt = adapted(build)
+        backbone, prompt = adapted(build, crops)
         for way, strength in zip(WAYS, (1.0, chosen.strength), strict=True):
             painted[learned, way] = paint(build, crops, backbone, Choice(strength, chosen.guidance), prompt)
             build.progress(len(painted) - 1, len(ADAPTED) * len(WAYS))
     judge(build, crops, (LEARNED, IMAGES), painted)
 
 
-@table_stage("inspection_images", "table_ii_cell")
+@table_stage(inspection_images, table_ii_cell)
 def table_ii(build: Build) -> None:
     """Paper B, Table II: KID, FID and copies by what was learned and what the images started from, over classes."""
-    table = over_classes(build, (LEARNED, IMAGES))
+    table = over_classes(build, table_ii_cell, (LEARNED, IMAGES))
     named = table.assign(row=table[LEARNED] + ", " + table[IMAGES])
     build.picture("table_ii", bars_of(named, "row", "kid", "KID to held-out images"))
 
 
-def _token(build: Build) -> tuple[Backbone, str]:
-    backbone = load_untouched(build)
-    diffusion.token.load_token(backbone, build.parent("token_embedding").path / EMBEDDING)
+def _token(build: Build, crops: Sequence[Crop]) -> Adapted:
+    backbone = load_untouched(build.settings)
+    diffusion.token.load_token(backbone, build.read(token_embedding).path / EMBEDDING)
     return backbone, build.settings.stablesdg.prompt
 
 
-def _adapters(build: Build) -> tuple[Backbone, str]:
-    backbone = load_untouched(build)
-    learn_adapters(build, backbone, train_latents(build, backbone), _in_words(build), name="adapters")
-    return backbone, _in_words(build)
+def _adapters(build: Build, crops: Sequence[Crop]) -> Adapted:
+    settings, backbone = build.settings.stablesdg, load_untouched(build.settings)
+    prompt = in_words(settings.prompt, build.defect_class)
+    training = training_of(build, "adapters")
+    generator.learning.learn_adapters(backbone, encoded(backbone, crops), prompt, settings, **training)
+    return backbone, prompt
 
 
-def _both(build: Build) -> tuple[Backbone, str]:
+def _both(build: Build, crops: Sequence[Crop]) -> Adapted:
     return load_adapted(build), build.settings.stablesdg.prompt
 
 
-def _all_parameters(build: Build) -> tuple[Backbone, str]:
+def _all_parameters(build: Build, crops: Sequence[Crop]) -> Adapted:
     """Text encoder and U-Net as wholes, at the learning rate of the first system's concept."""
-    settings, backbone = build.settings.stablesdg, load_untouched(build)
-    latents = train_latents(build, backbone)
-    fit_linear(backbone, latents)
-    networks = (backbone.unet, backbone.text_encoder)
-    parameters = [p for network in networks for p in network.requires_grad_(True).parameters()]
-    loss_at = diffusion.adapters.prompted_loss(backbone, latents, _in_words(build), batch=settings.batch)
-    train(build, parameters, loss_at, settings.steps, build.settings.concept.learning_rate, name="all parameters")
-    for network in networks:
-        network.requires_grad_(False)
-    return backbone, _in_words(build)
+    settings, backbone = build.settings.stablesdg, load_untouched(build.settings)
+    prompt = in_words(settings.prompt, build.defect_class)
+    generator.learning.learn_all_parameters(
+        backbone, encoded(backbone, crops), prompt, batch=settings.batch, steps=settings.steps,
+        learning_rate=build.settings.concept.learning_rate, **training_of(build, "all parameters"),
+    )  # fmt: skip
+    return backbone, prompt
 
 
-def _in_words(build: Build) -> str:
+def in_words(prompt: str, defect_class: str) -> str:
     """The prompt with the class's name where the token stands."""
-    return build.settings.stablesdg.prompt.replace(diffusion.token.TOKEN, build.defect_class.replace("_", " "))
+    return prompt.replace(diffusion.token.TOKEN, defect_class.replace("_", " "))
 
 
-ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {
+ADAPTED: dict[str, Callable[[Build, Sequence[Crop]], Adapted]] = {
     "token": _token,
     "adapters": _adapters,
     "token and adapters": _both,
@@ -124,27 +127,33 @@ ADAPTED: dict[str, Callable[[Build], tuple[Backbone, str]]] = {
 
 
 @stage(
-    parents=("inspection_images", "strength_and_guidance"), settings=_settings, images=Subset(shows="own class", classes="shown"), group="experiments",
-    kinds={"torch", "diffusers", "peft"}, partitioned=True, gpu=True,
-)  # fmt: skip
+    parents=(inspection_images, strength_and_guidance),
+    settings=SETTINGS,
+    images=Subset(shows="own class", classes="shown"),
+    group="experiments",
+    kinds={"torch", "diffusers", "peft"},
+    partitioned=True,
+    gpu=True,
+)
 def table_iii_cell(build: Build) -> None:
     """Images of one class by the words around the token, in which token and adapters were learned."""
-    chosen, crops = Choice.read(build.parent("strength_and_guidance").path), class_windows(build, ("train",))
-    latents = train_latents(build, load_untouched(build))
+    chosen, crops = build.read(strength_and_guidance).load(Tuned).chosen, train_windows(build)
+    latents, settings = encoded(load_untouched(build.settings), crops), build.settings.stablesdg
     painted: Painted = {}
     for number, prompt in enumerate(PROMPTS):
-        backbone = load_untouched(build)
-        learn_token(build, backbone, latents, prompt, name=f"token {number}")
-        learn_adapters(build, backbone, latents, prompt, name=f"adapters {number}")
+        backbone = load_untouched(build.settings)
+        learning = generator.learning
+        learning.learn_token(backbone, latents, prompt, settings, **training_of(build, f"token {number}"))
+        learning.learn_adapters(backbone, latents, prompt, settings, **training_of(build, f"adapters {number}"))
         painted[(prompt,)] = paint(build, crops, backbone, chosen, prompt)
         build.progress(len(painted), len(PROMPTS))
     judge(build, crops, (PROMPT,), painted)
 
 
-@table_stage("inspection_images", "table_iii_cell")
+@table_stage(inspection_images, table_iii_cell)
 def table_iii(build: Build) -> None:
     """Paper B, Table III: KID, FID and copies by prompt, over classes."""
-    table = over_classes(build, (PROMPT,))
+    table = over_classes(build, table_iii_cell, (PROMPT,))
     build.picture("table_iii", bars_of(table, PROMPT, "kid", "KID to held-out images"))
 
 
@@ -152,12 +161,17 @@ def table_iii(build: Build) -> None:
 
 
 @stage(
-    parents=ADAPTED_FROM, settings=_settings, images=Subset(shows="own class", classes="shown"), group="experiments",
-    kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
-)  # fmt: skip
+    parents=ADAPTED_FROM,
+    settings=SETTINGS,
+    images=Subset(shows="own class", classes="shown"),
+    group="experiments",
+    kinds={"torch", "diffusers"},
+    partitioned=True,
+    gpu=True,
+)
 def table_iv_cell(build: Build) -> None:
     """Images of one class for every strength and guidance of a grid, from the same noise and sources."""
-    backbone, crops = load_adapted(build), class_windows(build, ("train",))
+    backbone, crops = load_adapted(build), train_windows(build)
     painted: Painted = {}
     for choice in product(*GRID):
         painted[choice] = paint(build, crops, backbone, Choice(*choice), build.settings.stablesdg.prompt)
@@ -165,10 +179,10 @@ def table_iv_cell(build: Build) -> None:
     judge(build, crops, (STRENGTH, GUIDANCE), painted)
 
 
-@table_stage("inspection_images", "table_iv_cell")
+@table_stage(inspection_images, table_iv_cell)
 def table_iv(build: Build) -> None:
     """Paper B, Table IV: KID, FID and copies by strength and guidance, over classes, as a heat map."""
-    table = over_classes(build, (STRENGTH, GUIDANCE))
+    table = over_classes(build, table_iv_cell, (STRENGTH, GUIDANCE))
     kid, copies = (table.pivot(index=STRENGTH, columns=GUIDANCE, values=figure) for figure in ("kid", "copies"))
     texts = [
         [f"{k:.3f}\n{c:.0%} copies" for k, c in zip(*rows, strict=True)]

@@ -9,30 +9,25 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Sequence, Sized
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from defect_pipeline import baselines, diffusion
-from defect_pipeline.assets.concept import (
-    backbone_of,
-    concept_prompt,
-    learn_concept,
-    load_untouched,
-    prior_latents,
-    sampler,
-    train,
-)
+from defect_pipeline import baselines, diffusion, generator
+from defect_pipeline.assets.concept import SAMPLED, training_of
 from defect_pipeline.assets.drivers import make_driver
 from defect_pipeline.assets.experiments.adaptation import ADAPTED
-from defect_pipeline.assets.experiments.painted import UNCHANGED, judge, over_classes, paint, sources_of
+from defect_pipeline.assets.experiments.painted import UNCHANGED, judge, over_classes, paint
 from defect_pipeline.assets.experiments.rows import table_stage
-from defect_pipeline.assets.stablesdg.adapt import class_windows, painted_with
-from defect_pipeline.assets.stablesdg.generate import read_generated
-from defect_pipeline.assets.stablesdg.tune import Choice
-from defect_pipeline.assets.stage import Build, Pipeline, stage
-from defect_pipeline.assets.synthesis import image_seed
-from defect_pipeline.checkpoints import read_tensors, write_tensors
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stablesdg.adapt import PAINTED, lora_weights, token_embedding, train_windows
+from defect_pipeline.assets.stablesdg.generate import read_generated, stablesdg_images
+from defect_pipeline.assets.stablesdg.tune import Choice, Tuned, strength_and_guidance
+from defect_pipeline.assets.stage import Build, Stage, stage
+from defect_pipeline.generator.canvases import image_seeds, in_turn
+from defect_pipeline.generator.loading import load_untouched
+from defect_pipeline.generator.prompts import concept_prompt, prior_prompt
 from defect_pipeline.imaging.crops import Crop
 from defect_pipeline.imaging.geometry import crop_resize
 from defect_pipeline.imaging.sheets import heat_map
@@ -40,13 +35,9 @@ from defect_pipeline.imaging.subsets import Subset
 from defect_pipeline.store import atomic_write
 
 if TYPE_CHECKING:
-    from torch import Tensor
-
-    from defect_pipeline.baselines.dcgan import DCGAN
     from defect_pipeline.diffusion.backbone import Backbone
 
 GENERATOR, STEPS, MINUTES = "generator", "steps", "minutes"
-CHECKPOINTS = 20  # of a DCGAN's training
 
 
 class Made(NamedTuple):
@@ -57,25 +48,26 @@ class Made(NamedTuple):
     minutes: float
 
 
-def _settings(pipeline: Pipeline) -> tuple:
-    settings = pipeline.settings
-    return (
-        settings.baselines, settings.concept, settings.stablesdg, settings.extractor, settings.extractor_weights,
-        backbone_of(pipeline), *sampler(pipeline), *painted_with(pipeline),
-    )  # fmt: skip
+SETTINGS = (
+    "baselines", "concept", "stablesdg", "optimizer", "extractor", "extractor_weights", "drivers", *SAMPLED, *PAINTED,
+)  # fmt: skip
 
 
 @stage(
-    parents=("inspection_images", "token_embedding", "lora_weights", "strength_and_guidance", "stablesdg_images"),
-    settings=_settings, images=Subset(shows="own class", classes="ranked"), group="experiments",
-    kinds={"torch", "diffusers"}, partitioned=True, gpu=True,
-)  # fmt: skip
+    parents=(inspection_images, token_embedding, lora_weights, strength_and_guidance, stablesdg_images),
+    settings=SETTINGS,
+    images=Subset(shows="own class", classes="ranked"),
+    group="experiments",
+    kinds={"torch", "diffusers"},
+    partitioned=True,
+    gpu=True,
+)
 def table_v_cell(build: Build) -> None:
     """Images of one class by other generators, by StableSDG, and its sources unchanged: as many of each.
 
     Minutes are those of training; of what the second system's own stages trained, those of the stages.
     """
-    crops = class_windows(build, ("train",))
+    crops = train_windows(build)
     made: dict[tuple, Made] = {}
     for name, generate in GENERATORS.items():
         made[(name,)] = generate(build, crops)
@@ -84,18 +76,18 @@ def table_v_cell(build: Build) -> None:
     judge(build, crops, (GENERATOR,), {key: own.images for key, own in made.items()}, spent)
 
 
-@table_stage("inspection_images", "table_v_cell")
+@table_stage(inspection_images, table_v_cell)
 def table_v(build: Build) -> None:
     """Paper B, Table V: KID, FID and copies of each generator, by class and over classes."""
-    table = over_classes(build, (GENERATOR,), further=(STEPS, MINUTES), of_each=("kid", "fid", "copies"))
+    table = over_classes(build, table_v_cell, (GENERATOR,), further=(STEPS, MINUTES), of_each=("kid", "fid", "copies"))
     kid, fid, copies = (
-        table[[f"{figure}, {k}" for k in build.classes()]].to_numpy() for figure in ("kid", "fid", "copies")
+        table[[f"{figure}, {k}" for k in build.classes]].to_numpy() for figure in ("kid", "fid", "copies")
     )
     texts = [
         [f"{k:.3f}\nFID {f:.1f}\n{c:.0%} copies" for k, f, c in zip(*row, strict=True)]
         for row in zip(kid, fid, copies, strict=True)
     ]
-    picture = heat_map(kid, texts, table[GENERATOR].tolist(), list(build.classes()), "KID to held-out images")
+    picture = heat_map(kid, texts, table[GENERATOR].tolist(), list(build.classes), "KID to held-out images")
     build.picture("table_v", picture)
 
 
@@ -107,39 +99,31 @@ def _dcgan(build: Build, crops: list[Crop]) -> Made:
     settings, size = build.settings.baselines, build.settings.drivers.size
     images = np.stack([crop_resize(image, (0, 0, size), settings.gan_size) for image in _mirrored(crops)])
     gan = baselines.dcgan.build_dcgan(
-        settings.gan_size, width=settings.gan_width, seed=build.pipeline.seed, device=build.settings.device
+        settings.gan_size, width=settings.gan_width, seed=build.seed, device=build.settings.device
     )
-    minutes = _timed(build, "dcgan", settings.gan_steps, lambda: _train_dcgan(build, gan, images))
+    training = partial(
+        baselines.dcgan.learn_dcgan, gan, images, steps=settings.gan_steps, batch=settings.gan_batch,
+        learning_rate=settings.gan_learning_rate, betas=(settings.gan_beta1, settings.gan_beta2), seed=build.seed,
+        checkpoint=build.workdir / "dcgan.safetensors", progress=build.progress,
+    )  # fmt: skip
+    minutes = _timed(build.workdir / "dcgan.minutes", settings.gan_steps, training)
     painted = baselines.dcgan.paint(gan, _seeds(build, "dcgan"))
     return Made([crop_resize(image, (0, 0, settings.gan_size), size) for image in painted], settings.gan_steps, minutes)
 
 
-def _train_dcgan(build: Build, gan: DCGAN, images: np.ndarray) -> list[float]:
-    """Train in place, with checkpoints; the generator's loss at each step since this process began."""
-    settings, file = build.settings.baselines, build.workdir / "dcgan.safetensors"
-    losses: list[Tensor] = []
-    loop = baselines.dcgan.train_dcgan(
-        gan, images, steps=settings.gan_steps, seed=build.pipeline.seed, batch=settings.gan_batch,
-        learning_rate=settings.gan_learning_rate, resume=read_tensors(file),
-    )  # fmt: skip
-    for state in loop:
-        losses.append(state.generator_loss)
-        if state.step % max(10, settings.gan_steps // CHECKPOINTS) == 0 or state.step == settings.gan_steps:
-            write_tensors(file, state.state_dict())
-            build.progress(state.step, settings.gan_steps, loss=losses[-1].item())
-    return [loss.item() for loss in losses]
-
-
 def _ddim(build: Build, crops: list[Crop]) -> Made:
     """In the latents of the profile's autoencoder, by the one training loop."""
-    settings, backbone = build.settings.baselines, load_untouched(build)
+    settings, backbone = build.settings.baselines, load_untouched(build.settings)
     latents = backbone.encode_pixels(_mirrored(crops))
     channels, side = latents.shape[1:3]
-    unet = baselines.ddim.build_unet(channels, side, settings.ddim_widths, seed=build.pipeline.seed).to(backbone.device)
+    unet = baselines.ddim.build_unet(channels, side, settings.ddim_widths, seed=build.seed).to(backbone.device)
     loss_at = baselines.ddim.unconditional_loss(unet, backbone.noising, latents, batch=settings.ddim_batch)
     steps, rate = settings.ddim_steps, settings.ddim_learning_rate
-    training = partial(train, build, list(unet.parameters()), loss_at, steps, rate, name="ddim")
-    minutes = _timed(build, "ddim", steps, training)
+    training = partial(
+        generator.learning.train, list(unet.parameters()), loss_at, steps=steps, learning_rate=rate,
+        **training_of(build, "ddim"),
+    )  # fmt: skip
+    minutes = _timed(build.workdir / "ddim.minutes", steps, training)
     noise = diffusion.sampling.initial_noise(_seeds(build, "ddim"), (channels, side, side), backbone.device)
     painted = baselines.ddim.sample_ddim(unet.eval(), backbone.scheduler, noise, steps=settings.ddim_solver_steps)
     return Made(list(backbone.decode(painted).numpy()), steps, minutes)
@@ -153,8 +137,7 @@ def _mirrored(crops: Sequence[Crop]) -> np.ndarray:
 
 def _seeds(build: Build, name: str) -> list[int]:
     """One for each image that the profile asks for."""
-    n = build.settings.stablesdg.images
-    return [image_seed(build.pipeline.seed, build.defect_class, f"{name}/{i}") for i in range(n)]
+    return image_seeds(build.seed, build.defect_class, name, build.settings.stablesdg.images)
 
 
 # --- From the backbone ---------------------------------------------------------------------------------------------
@@ -162,34 +145,38 @@ def _seeds(build: Build, name: str) -> list[int]:
 
 def _textual_inversion(build: Build, crops: list[Crop]) -> Made:
     """The second system's token and nothing else."""
-    images = _from_noise(build, crops, *ADAPTED["token"](build))
-    return Made(images, build.settings.stablesdg.token_steps, _minutes_of(build, "token_embedding"))
+    images = _from_noise(build, crops, *ADAPTED["token"](build, crops))
+    return Made(images, build.settings.stablesdg.token_steps, _minutes_of(build, token_embedding))
 
 
 def _dreambooth(build: Build, crops: list[Crop]) -> Made:
     """The first system's concept, learned from this class's images alone."""
-    backbone, prompt = load_untouched(build), concept_prompt(build)
-    images, drivers, masks = (
-        np.stack(parts)
-        for parts in zip(*((c.image, make_driver(build, c.image, c.masks), c.mask()) for c in crops), strict=True)
-    )
+    settings, profile = build.settings.concept, build.settings
+    backbone, prompt = load_untouched(profile), concept_prompt(settings.token)
+    images, masks = (np.stack(parts) for parts in zip(*((c.image, c.mask()) for c in crops), strict=True))
+    drivers = np.stack([make_driver(c.image, c.masks, profile.drivers, build.colours) for c in crops])
     examples = diffusion.adapters.Examples.of(backbone, images, drivers, masks, [prompt] * len(crops))
-    prior = prior_latents(build, backbone)
-    training = partial(learn_concept, build, backbone, examples, prior, name="dreambooth")
-    minutes = _timed(build, "dreambooth", build.settings.concept.steps, training)
-    return Made(_from_noise(build, crops, backbone, prompt), build.settings.concept.steps, minutes)
+    prior = generator.painting.prior_latents(
+        backbone, prior_prompt(settings.class_noun), settings.prior_images, profile.drivers.size,
+        build.workdir / "prior.safetensors", synthesis=profile.synthesis, progress=build.progress,
+    )  # fmt: skip
+    training = partial(
+        generator.learning.learn_concept, backbone, examples, prior, settings, **training_of(build, "dreambooth")
+    )
+    minutes = _timed(build.workdir / "dreambooth.minutes", settings.steps, training)
+    return Made(_from_noise(build, crops, backbone, prompt), settings.steps, minutes)
 
 
 def _stablesdg(build: Build, crops: list[Crop]) -> Made:
     """What the second system has painted; its minutes are those of both trainings and of the tuning."""
-    settings, stages = build.settings.stablesdg, ("token_embedding", "lora_weights", "strength_and_guidance")
-    images = read_generated(build.parent("stablesdg_images").path)
-    return Made(images, settings.token_steps + settings.steps, sum(_minutes_of(build, name) for name in stages))
+    settings, stages = build.settings.stablesdg, (token_embedding, lora_weights, strength_and_guidance)
+    images = read_generated(build.read(stablesdg_images))
+    return Made(images, settings.token_steps + settings.steps, sum(_minutes_of(build, one) for one in stages))
 
 
 def _from_noise(build: Build, crops: list[Crop], backbone: Backbone, prompt: str) -> list[np.ndarray]:
     """All from noise, with the guidance of the class."""
-    guidance = Choice.read(build.parent("strength_and_guidance").path).guidance
+    guidance = build.read(strength_and_guidance).load(Tuned).chosen.guidance
     return paint(build, crops, backbone, Choice(1.0, guidance), prompt)
 
 
@@ -197,16 +184,16 @@ def _from_noise(build: Build, crops: list[Crop], backbone: Backbone, prompt: str
 
 
 def _unchanged(build: Build, crops: list[Crop]) -> Made:
-    return Made(sources_of(build, crops), 0, 0.0)
+    return Made(in_turn([crop.image for crop in crops], build.settings.stablesdg.images), 0, 0.0)
 
 
-def _timed(build: Build, name: str, steps: int, training: Callable[[], Sized]) -> float:
+def _timed(file: Path, steps: int, training: Callable[[], Sized]) -> float:
     """Minutes that ``steps`` steps of a training take, at the pace of the process that ended it.
 
     ``training`` returns something for each step that it takes itself: nothing where an earlier process had ended it,
-    whose minutes then stand in the work directory.
+    whose minutes then stand in the file.
     """
-    file, began = build.workdir / f"{name}.minutes", time.perf_counter()
+    began = time.perf_counter()
     if taken := len(training()):
         atomic_write(file, str((time.perf_counter() - began) / 60 / taken * steps).encode())
     try:
@@ -215,8 +202,8 @@ def _timed(build: Build, name: str, steps: int, training: Callable[[], Sized]) -
         return float("nan")
 
 
-def _minutes_of(build: Build, asset: str) -> float:
-    return build.parent(asset).metadata["seconds"] / 60
+def _minutes_of(build: Build, made: Stage) -> float:
+    return build.read(made).seconds / 60
 
 
 GENERATORS: dict[str, Callable[[Build, list[Crop]], Made]] = {

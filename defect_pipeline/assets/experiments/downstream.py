@@ -8,24 +8,27 @@ same test images.
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from itertools import product
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from defect_pipeline import recognition
-from defect_pipeline.assets.baselines import copy_pasted
 from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.experiments.rows import keep_table, table_stage
-from defect_pipeline.assets.experiments.shares import CHAIN, SEEDS, Chain, chain_of, train_groups
+from defect_pipeline.assets.experiments.shares import SEEDS, chain_of, train_groups
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.masked import Masked
 from defect_pipeline.assets.masks import read_bank
-from defect_pipeline.assets.segmentation import annotated, joined, new_segmentor, train_stages, training_windows
-from defect_pipeline.assets.stage import Build, Pipeline, chain_settings, stage
+from defect_pipeline.assets.segmentation import annotated, joined, judged_on, training_windows, validation_images
+from defect_pipeline.assets.stage import Build, Chain, Stage, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
-from defect_pipeline.imaging.crops import whole
+from defect_pipeline.imaging.copy_paste import copy_pasted
+from defect_pipeline.imaging.crops import groups_of, whole
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode, encode
 from defect_pipeline.imaging.sheets import bars_and_gains
@@ -46,7 +49,7 @@ ARMS: dict[str, tuple[tuple[str, float], ...]] = {  # the data of each training 
 OF_REAL = {"real": 1.0, "mixed": 0.5}  # share of a source's images
 STRONG = "real, strongly augmented"
 RESAMPLES = 200
-FIGURES, SEEN = "figures.json", "detections.json"
+SEEN = "detections.json"
 
 
 @dataclass(frozen=True)
@@ -62,59 +65,77 @@ class Cell:
 CELLS = {cell.key: cell for cell in (Cell(arm, seed) for seed, arm in product(SEEDS, ARMS))}
 
 
-def _settings(pipeline: Pipeline) -> tuple:
-    return pipeline.settings.segmentor, pipeline.settings.downstream, chain_settings(pipeline, *CHAIN)
+def tables(masked: Masked, chain: Sequence[Stage]) -> tuple[Stage, Stage, Stage, Stage]:
+    """The stages of Table 1 and 2, each behind that of its cells, which make the ``chain`` from their share."""
+
+    cells_stage = partial(
+        stage, parents=(inspection_images,), settings=("segmentor", "downstream", "splits", "drivers.size"),
+        makes=tuple(chain), group="experiments", kinds={"torch", "coco"}, version="4", cells=tuple(CELLS), gpu=True,
+    )  # fmt: skip
+
+    @cells_stage()
+    def table_1_cell(build: Build) -> None:
+        """One arm and seed with all groups: a segmentor, what it was trained on, and what it sees in the test images."""
+        _measure(build, "100%", masked)
+
+    @cells_stage()
+    def table_2_cell(build: Build) -> None:
+        """One arm and seed with a tenth of the groups: a segmentor, what it was trained on, and what it sees."""
+        _measure(build, "10%", masked)
+
+    @table_stage(inspection_images, table_1_cell)
+    def table_1(build: Build) -> None:
+        """All groups: each arm's figures over seeds, and what it gains over real images alone, by group bootstrap."""
+        _tabulate(build, "100%", table_1_cell)
+
+    @table_stage(inspection_images, table_2_cell)
+    def table_2(build: Build) -> None:
+        """A tenth of the groups: each arm's figures over seeds, and what it gains over real images alone."""
+        _tabulate(build, "10%", table_2_cell)
+
+    return table_1_cell, table_1, table_2_cell, table_2
 
 
-@stage(
-    parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    version="4", cells=tuple(CELLS), gpu=True,
-)  # fmt: skip
-def table_1_cell(build: Build) -> None:
-    """One arm and seed with all groups: a segmentor, what it was trained on, and what it sees in the test images."""
-    _measure(build, "100%")
-
-
-@stage(
-    parents=("inspection_images",), settings=_settings, group="experiments", kinds={"torch", "coco"},
-    version="4", cells=tuple(CELLS), gpu=True,
-)  # fmt: skip
-def table_2_cell(build: Build) -> None:
-    """One arm and seed with a tenth of the groups: a segmentor, what it was trained on, and what it sees."""
-    _measure(build, "10%")
-
-
-def _measure(build: Build, share: str) -> None:
+def _measure(build: Build, share: str, masked: Masked) -> None:
     cell = CELLS[build.partition or ""]
     chain = chain_of(build, share, cell.seed)
     dataset = chain.dataset
-    sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, chain)
-    steps = max(build.settings.downstream.steps, build.settings.segmentor.steps_for(len(sources["real"][0])))
-    model, stages = new_segmentor(build, cell.seed), [(name, round(steps * part)) for name, part in ARMS[cell.arm]]
-    train_stages(build, model, "arm", stages, sources, seed=cell.seed, strong=cell.arm == STRONG)
+    sources = _sources({"real", *(name for name, _ in ARMS[cell.arm])}, chain, masked, build.settings.drivers.size)
+    settings, size = build.settings.segmentor, build.settings.drivers.size
+    steps = max(build.settings.downstream.steps, settings.steps_for(len(sources["real"][0])))
+    stages = [(name, round(steps * part)) for name, part in ARMS[cell.arm]]
+    categories = build.classes
+    model = recognition.learning.new_segmentor(
+        len(categories), size, settings, seed=cell.seed, device=build.settings.device
+    )
+    recognition.learning.train_stages(
+        model, stages, sources, settings, seed=cell.seed, workdir=build.workdir, name="arm",
+        judge=judged_on(validation_images(build.dataset, size), categories), strong=cell.arm == STRONG,
+        progress=build.progress,
+    )  # fmt: skip
 
-    crops = [whole(dataset, i, build.settings.drivers.size) for i in dataset.of_split("test")]
+    crops = [whole(dataset, i, size) for i in dataset.of_split("test")]
     images, truth = annotated(dataset, crops)
     seen = recognition.segmentor.predict(model, images)
-    groups = [str(dataset.images.at[crop.image_id, "group"]) for crop in crops]
+    groups = groups_of(dataset, crops)
     counts: dict[str, float] = {f"{name} images": len(images) for name, (images, _) in sources.items()}
     real_steps = sum(steps * OF_REAL.get(name, 0) for name, steps in stages)
-    counts["each real image seen"] = real_steps * build.settings.segmentor.batch / counts["real images"]
+    counts["each real image seen"] = real_steps * settings.batch / counts["real images"]
     counts["steps"] = steps
     counts["groups"] = len(train_groups(dataset))
     figures = asdict(segmentation_figures(truth, seen, dataset.categories)) | counts
-    (build.path / FIGURES).write_text(json.dumps(asdict(cell) | figures))
+    build.keep(asdict(cell) | figures)
     (build.path / SEEN).write_text(json.dumps([_packed(t, p, g) for t, p, g in zip(truth, seen, groups, strict=True)]))
     build.metadata |= {name: value for name, value in figures.items() if not isinstance(value, dict)}
 
 
-def _sources(names: set[str], chain: Chain) -> dict[str, Annotated]:
+def _sources(names: set[str], chain: Chain, masked: Masked, size: int) -> dict[str, Annotated]:
     """The images of each kind and their instances, with the same defect-free images among them."""
-    dataset, joint = chain.dataset, chain.store.current("sadf_coco").path
-    defects, negatives = training_windows(dataset, chain.pipeline.settings.drivers.size)
+    dataset, joint = chain.dataset, chain.read(masked.joined).path
+    defects, negatives = training_windows(dataset, size)
     kinds: dict[str, Callable[[], Annotated]] = {
         "real": lambda: defects,
-        "copy-paste": lambda: _copy_pasted(chain),
+        "copy-paste": lambda: _copy_pasted(chain, masked),
         "synthetic": lambda: read_coco(joint, dataset.categories),
         "synthetic unfiltered": lambda: read_coco(joint, dataset.categories, UNFILTERED),
     }
@@ -131,15 +152,15 @@ def _repeated(data: Annotated, n: int) -> Annotated:
     return [images[i % len(images)] for i in range(n)], [instances[i % len(images)] for i in range(n)]
 
 
-def _copy_pasted(chain: Chain) -> Annotated:
+def _copy_pasted(chain: Chain, masked: Masked) -> Annotated:
     """As many images as the synthetic set has, of train defects on the same backgrounds."""
     images: list[np.ndarray] = []
     instances: list[list[tuple[int, np.ndarray]]] = []
-    pool = chain.store.current("defect_free_pool").path
+    pool = chain.read(masked.pool).path
     for number, k in enumerate(chain.dataset.categories):
-        backgrounds = [read_image(pool / e.background) for e in read_bank(chain.store.current("mask_bank", k).path)]
-        crops = read_training({k: chain.store.current("topological_drivers", k).path})
-        pasted, masks = copy_pasted(crops, backgrounds, chain.pipeline.seed)
+        backgrounds = [read_image(pool / e.background) for e in read_bank(chain.read(masked.bank, k).path)]
+        crops = read_training({k: chain.read(masked.drivers, k).path})
+        pasted, masks = copy_pasted(crops.images, crops.masks, backgrounds, chain.pipeline.seed)
         images += pasted
         instances += [[(number, mask)] for mask in masks]
     return images, instances
@@ -148,26 +169,14 @@ def _copy_pasted(chain: Chain) -> Annotated:
 # --- Tables --------------------------------------------------------------------------------------------------------
 
 
-@table_stage("inspection_images", "table_1_cell")
-def table_1(build: Build) -> None:
-    """All groups: each arm's figures over seeds, and what it gains over real images alone, by group bootstrap."""
-    _tabulate(build, "100%")
-
-
-@table_stage("inspection_images", "table_2_cell")
-def table_2(build: Build) -> None:
-    """A tenth of the groups: each arm's figures over seeds, and what it gains over real images alone."""
-    _tabulate(build, "10%")
-
-
-def _tabulate(build: Build, share: str) -> None:
+def _tabulate(build: Build, share: str, measured_by: Stage) -> None:
     name, measured, resampled = build.stage.name, [], {}
     for number, (key, cell) in enumerate(CELLS.items(), start=1):
-        directory = build.parent(f"{name}_cell", key).path
-        measured.append(json.loads((directory / FIGURES).read_text()))
-        truth, seen, groups = _unpacked(json.loads((directory / SEEN).read_text()))
+        artifact = build.read(measured_by, key)
+        measured.append(artifact.load(dict[str, Any]))
+        truth, seen, groups = _unpacked(json.loads((artifact.path / SEEN).read_text()))
         chosen = group_resamples(groups, RESAMPLES, cell.seed)  # the same in every arm: paired
-        resampled[cell] = resampled_map(truth, seen, len(build.classes()), chosen)
+        resampled[cell] = resampled_map(truth, seen, len(build.classes), chosen)
         build.progress(number, len(CELLS))
     cells = pd.DataFrame(measured)
     table = _compared(cells, resampled)

@@ -7,14 +7,15 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from defect_pipeline.assets.copying import Originals
 from defect_pipeline.assets.experiments.rows import interval, keep_rows, keep_table, rows_of
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, remembering
-from defect_pipeline.assets.stablesdg.adapt import class_windows, image_oriented
+from defect_pipeline.assets.stablesdg.adapt import image_oriented
 from defect_pipeline.assets.stablesdg.tune import Choice
-from defect_pipeline.assets.stage import Build
+from defect_pipeline.assets.stage import Build, Stage
+from defect_pipeline.evaluation.copying import Originals
 from defect_pipeline.evaluation.distances import frechet_distance, kernel_distance
-from defect_pipeline.imaging.crops import Crop
+from defect_pipeline.generator.canvases import in_turn
+from defect_pipeline.imaging.crops import Crop, class_windows, groups_of
 from defect_pipeline.imaging.sheets import contact_sheet
 from defect_pipeline.lazy import pd
 
@@ -22,18 +23,13 @@ if TYPE_CHECKING:
     from defect_pipeline.diffusion.backbone import Backbone
 
 UNCHANGED = "train images, unchanged"
-SHOWN = 6
+EACH = 6  # images that are shown
 Painted = dict[tuple, list[np.ndarray]]  # images (S, S, 3) uint8 by what tells them from others
-
-
-def sources_of(build: Build, crops: list[Crop]) -> list[np.ndarray]:
-    """As many images as the profile asks for, those of train ``crops`` in turn."""
-    return [crops[i % len(crops)].image for i in range(build.settings.stablesdg.images)]
 
 
 def paint(build: Build, crops: list[Crop], backbone: Backbone, chosen: Choice, prompt: str) -> list[np.ndarray]:
     """As many images as the profile asks for, from train ``crops`` in turn and the same noise whatever is compared."""
-    sources = sources_of(build, crops)
+    sources = in_turn([crop.image for crop in crops], build.settings.stablesdg.images)
     names = [f"{i:04d}.png" for i in range(len(sources))]
     return list(image_oriented(build, backbone, sources, names, *chosen, prompt=prompt))
 
@@ -50,9 +46,11 @@ def judge(
     Held-out images are what they are judged by, and train ``crops`` what they may be copies of. ``further`` are figures
     of a way of painting that its images do not tell.
     """
-    extractor = extractor_of(build)
-    originals = Originals.of(build, crops, [crop.image for crop in crops])
-    real = remembering(build, extractor).features([crop.image for crop in class_windows(build, HELD_OUT)])
+    extractor, dataset = extractor_of(build.settings), build.dataset
+    known = remembering(extractor, build.cache("features"))
+    originals = Originals.of(extractor, known, [crop.image for crop in crops], groups_of(dataset, crops))
+    held_out = class_windows(dataset, build.defect_class, HELD_OUT, build.settings.drivers.size)
+    real = known.features([crop.image for crop in held_out])
     rows = []
     for values, images in painted.items():
         features, (found, copies) = extractor.features(images), originals.judge(list(images))
@@ -65,25 +63,25 @@ def judge(
             }
         )  # fmt: skip
     keep_rows(build, rows)
-    shown = min(SHOWN, *map(len, painted.values()))
+    shown = min(EACH, *map(len, painted.values()))
     captioned = [(image, ", ".join(map(str, values))) for values, images in painted.items() for image in images[:shown]]
     build.picture("images", contact_sheet(*map(list, zip(*captioned, strict=True)), columns=shown))
 
 
 def over_classes(
-    build: Build, keys: tuple[str, ...], *, further: Sequence[str] = (), of_each: Sequence[str] = ()
+    build: Build, measured: Stage, keys: tuple[str, ...], *, further: Sequence[str] = (), of_each: Sequence[str] = ()
 ) -> pd.DataFrame:
-    """The mean over the classes of every way of painting, kept as the table of the build's name.
+    """The mean over the classes of every way of painting, kept as the table of the build's name, from the cells of ``measured``.
 
     ``further`` names figures to average beside the usual ones, ``of_each`` figures to give of every class, in a column
     "figure, class".
     """
     name = build.stage.name
-    rows = rows_of(build, f"{name}_cell", build.classes())
+    rows = rows_of(build, measured, build.classes)
     table = pd.DataFrame(
         [
             dict(zip(keys, values, strict=True))
-            | {k: v for figure in ("kid", "fid") for k, v in interval(build, own[figure], figure).items()}
+            | {k: v for figure in ("kid", "fid") for k, v in interval(own[figure], figure, build.seed).items()}
             | {figure: own[figure].mean() for figure in ("copies", "distance", *further)}
             | {"n": own["n"].sum(), "classes": len(own), "extractor": own["extractor"].iloc[0]}
             | {f"{figure}, {k}": v for figure in of_each for k, v in zip(own["class"], own[figure], strict=True)}

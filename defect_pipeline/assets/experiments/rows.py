@@ -2,41 +2,36 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterable
 
-import dagster as dg
 import numpy as np
 
-from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.imaging.sheets import bars
 from defect_pipeline.lazy import pd
 
-ROWS = "rows.json"
 RESAMPLES = 2000
 
 
-def table_stage(*parents: str) -> Callable[[Callable[[Build], None]], dg.AssetsDefinition]:
-    """Make a build function the asset of a table: it depends on its parents alone."""
-    return stage(parents=parents, settings=lambda pipeline: None, group="experiments", kinds={"pandas"}, version="2")
+def table_stage(*parents: Stage) -> Callable[[Callable[[Build], None]], Stage]:
+    """Make a build function the stage of a table: it depends on its parents alone."""
+    return stage(parents=parents, group="experiments", kinds={"pandas"}, version="2")
 
 
 def keep_rows(build: Build, rows: list[dict]) -> None:
-    """Write a cell's rows, and show them in the UI."""
-    (build.path / ROWS).write_text(json.dumps(rows))
+    """Keep a cell's rows, and show them in the UI."""
+    build.keep(rows)
     build.metadata["rows"] = rows
 
 
-def rows_of(build: Build, asset: str, cells: Iterable[str]) -> pd.DataFrame:
-    """The rows of all cells of an asset."""
-    return pd.DataFrame(
-        [row for cell in cells for row in json.loads((build.parent(asset, cell).path / ROWS).read_text())]
-    )
+def rows_of(build: Build, measured: Stage, cells: Iterable[str]) -> pd.DataFrame:
+    """The rows of all cells of a stage."""
+    return pd.DataFrame([row for cell in cells for row in build.read(measured, cell).load(list[dict])])
 
 
-def interval(build: Build, values: pd.Series, name: str) -> dict[str, float]:
+def interval(values: pd.Series, name: str, seed: int) -> dict[str, float]:
     """The mean and its 95 % interval by bootstrap over the values: a class, a seed, or a pair of both each."""
-    drawn = np.random.default_rng(build.pipeline.seed).choice(values.to_numpy(), (RESAMPLES, len(values)))
+    drawn = np.random.default_rng(seed).choice(values.to_numpy(), (RESAMPLES, len(values)))
     low, high = np.quantile(drawn.mean(axis=1), (0.025, 0.975))
     return {name: float(values.mean()), f"{name} low": float(low), f"{name} high": float(high)}
 

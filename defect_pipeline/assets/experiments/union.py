@@ -7,100 +7,109 @@ from collections.abc import Sequence
 import numpy as np
 
 from defect_pipeline.assets.accepted import read_verdicts
-from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.copying import Copying
 from defect_pipeline.assets.experiments.rows import interval, keep_table
-from defect_pipeline.assets.experiments.shares import CHAIN, SECOND, Chain
-from defect_pipeline.assets.faithfulness import read_twins
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.masked import Masked
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, real_crops, remembering
-from defect_pipeline.assets.stablesdg.adapt import class_windows
 from defect_pipeline.assets.stablesdg.generate import read_generated
-from defect_pipeline.assets.stage import Build, chain_settings, stage
+from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.assets.synthesis import read_set
-from defect_pipeline.assets.union.places import INSTEAD
 from defect_pipeline.evaluation.distances import compare
+from defect_pipeline.evaluation.faithfulness import TwinFigures
+from defect_pipeline.imaging.crops import class_windows
 from defect_pipeline.imaging.sheets import contact_sheet, heat_map
 from defect_pipeline.lazy import pd
 from defect_pipeline.store import Artifact
 
-FIRST = CHAIN[: CHAIN.index("sadf_accepted") + 1]
-UNION = tuple(dict.fromkeys(INSTEAD[name] for name in FIRST if name in INSTEAD))
-COMPARED = (*FIRST, *SECOND, "stablesdg_copy_report", *UNION)
 SYSTEMS = ("sadf", "stablesdg", "union")
-SHOWN = 4  # images of each class and system
-Made = dict[str, dict[str | None, Artifact]]  # by stage and class
+EACH = 4  # images of each class and system that are shown
+Made = dict[Stage, dict[str | None, Artifact]]  # by stage and class
 
 
-@stage(
-    parents=("inspection_images",),
-    settings=lambda pipeline: (
-        chain_settings(pipeline, *COMPARED), pipeline.settings.extractor, pipeline.settings.extractor_weights
-    ),
-    group="experiments",
-    kinds={"torch", "diffusers"},
-    gpu=True,
-)  # fmt: skip
-def table_union(build: Build) -> None:
-    """The union against both systems: KID to held-out images, faithfulness, copies and accepted images.
+def table_union(first: Masked, union: Masked, generated: Stage, copies: Stage, compared: Sequence[Stage]) -> Stage:
+    """The stage that holds the union against both systems: it makes the stages that are ``compared``, in order, among
+    them ``generated`` images and their ``copies`` of the second one."""
 
-    All images of each are judged, before any filter, by two sets of held-out ones: crops around defects, as the first
-    system and the union paint, and whole pictures, as the second system does. Copies are counted as each system does:
-    windows around the defects against such of train images, or whole images of the second system, which knows no masks.
-    What the store lacks is made without its checks: a gate that closes is a result here.
-    """
-    chain = Chain(build, build.store, build.pipeline)
-    made = {name: chain.make(name) for name in COMPARED}
-    images = {k: _images(made, k) for k in build.classes()}
-    judged = pd.DataFrame([row for k in build.classes() for row in _judged(build, made, k, images[k])])
-    table = pd.DataFrame(
-        [
-            {"system": system}
-            | {k: v for f in ("kid crops", "kid pictures") for k, v in interval(build, own[f], f).items()}
-            | {f: own[f].mean() for f in ("in mask", "copies", "accepted")}
-            | {"n": own["n"].sum(), "classes": len(own), "seed": own["seed"].iloc[0]}
-            | {"extractor": own["extractor"].iloc[0]}
-            for system, own in judged.groupby("system", sort=False)
-        ]
+    @stage(
+        name="table_union",
+        parents=(inspection_images,),
+        settings=("extractor", "extractor_weights", "drivers"),
+        makes=tuple(compared),
+        group="experiments",
+        kinds={"torch", "diffusers"},
+        gpu=True,
     )
-    keep_table(build, "table_union", table, judged)
-    build.picture("table_union", _map(judged))
-    rows = [(image, f"{k}: {name}") for k, own in images.items() for name, of in own.items() for image in of[:SHOWN]]
-    build.picture("images", contact_sheet(*map(list, zip(*rows, strict=True)), columns=SHOWN * len(SYSTEMS)))
+    def make(build: Build) -> None:
+        """The union against both systems: KID to held-out images, faithfulness, copies and accepted images.
+
+        All images of each are judged, before any filter, by two sets of held-out ones: crops around defects, as the first
+        system and the union paint, and whole pictures, as the second system does. Copies are counted as each system does:
+        windows around the defects against such of train images, or whole images of the second system, which knows no masks.
+        What the store lacks is made without its checks: a gate that closes is a result here.
+        """
+        chain = build.chain()
+        made = {one: chain.make(one) for one in compared}
+        images = {k: _images(made, first, generated, union, k) for k in build.classes}
+        judged = pd.DataFrame(
+            [row for k in build.classes for row in _judged(build, made, first, copies, union, k, images[k])]
+        )
+        table = pd.DataFrame(
+            [
+                {"system": system}
+                | {k: v for f in ("kid crops", "kid pictures") for k, v in interval(own[f], f, build.seed).items()}
+                | {f: own[f].mean() for f in ("in mask", "copies", "accepted")}
+                | {"n": own["n"].sum(), "classes": len(own), "seed": own["seed"].iloc[0]}
+                | {"extractor": own["extractor"].iloc[0]}
+                for system, own in judged.groupby("system", sort=False)
+            ]
+        )
+        keep_table(build, "table_union", table, judged)
+        build.picture("table_union", _map(judged))
+        rows = [(image, f"{k}: {name}") for k, own in images.items() for name, of in own.items() for image in of[:EACH]]
+        build.picture("images", contact_sheet(*map(list, zip(*rows, strict=True)), columns=EACH * len(SYSTEMS)))
+
+    return make
 
 
-def _images(made: Made, k: str) -> dict[str, Sequence[np.ndarray]]:
+def _images(made: Made, first: Masked, generated: Stage, union: Masked, k: str) -> dict[str, Sequence[np.ndarray]]:
     """What each system painted of a class."""
-    painted = [
-        read_set(made[images][k].path, made[bank][k].path)[0]
-        for images, bank in (("sadf_images", "mask_bank"), ("union_images", "union_canvases"))
-    ]
-    generated = read_generated(made["stablesdg_images"][k].path)
-    return dict(zip(SYSTEMS, (painted[0], generated, painted[1]), strict=True))
+    painted = [read_set(made[one.images][k].path, made[one.bank][k].path)[0] for one in (first, union)]
+    return dict(zip(SYSTEMS, (painted[0], read_generated(made[generated][k]), painted[1]), strict=True))
 
 
-def _judged(build: Build, made: Made, k: str, images: dict[str, Sequence[np.ndarray]]) -> list[dict]:
+def _judged(
+    build: Build,
+    made: Made,
+    first: Masked,
+    copies: Stage,
+    union: Masked,
+    k: str,
+    images: dict[str, Sequence[np.ndarray]],
+) -> list[dict]:
     """A row for each system; what the second one has no masks for is NaN."""
-    extractor, nothing = extractor_of(build), float("nan")
-    known = remembering(build, extractor)
-    pictures = known.features([crop.image for crop in class_windows(build, HELD_OUT, k)])
-    crops = known.features([crop.image for crop in real_crops(build, k, HELD_OUT)])
+    extractor, nothing = extractor_of(build.settings), float("nan")
+    known, dataset, drivers = remembering(extractor, build.cache("features")), build.dataset, build.settings.drivers
+    pictures = known.features([crop.image for crop in class_windows(dataset, k, HELD_OUT, drivers.size)])
+    crops = known.features([crop.image for crop in real_crops(dataset, k, HELD_OUT, drivers, build.seed)])
     reports = {
-        "sadf": ("copy_report", "faithfulness_report", "sadf_accepted"),
-        "stablesdg": ("stablesdg_copy_report",),
-        "union": tuple(INSTEAD[name] for name in ("copy_report", "faithfulness_report", "sadf_accepted")),
+        "sadf": (first.copies, first),
+        "stablesdg": (copies, None),
+        "union": (union.copies, union),
     }
     rows = []
-    for system, (copies, *masked) in reports.items():
+    for system, (nearest, masked) in reports.items():
         features = extractor.features(images[system])
-        row = {"class": k, "system": system, "n": len(features), "seed": build.pipeline.seed}
+        row = {"class": k, "system": system, "n": len(features), "seed": build.seed}
         for name, real in (("crops", crops), ("pictures", pictures)):
-            found = compare(real, features, extractor=extractor.name, seed=build.pipeline.seed)
+            found = compare(real, features, extractor=extractor.name, seed=build.seed)
             row |= {f"kid {name}": found.kid, f"kid {name} low": found.kid_low, f"kid {name} high": found.kid_high}
             row |= {f"fid {name}": found.fid, f"kid {name} floor": found.floor_kid, f"{name}": found.n_real}
-        row |= {"copies": read_copies(made[copies][k].path)[1].copies, "in mask": nothing, "accepted": nothing}
+        row |= {"copies": made[nearest][k].load(Copying).copies, "in mask": nothing, "accepted": nothing}
         if masked:
-            twins, verdicts = (made[name][k].path for name in masked)
-            row["in mask"] = read_twins(twins)[1].ratio
-            row["accepted"] = float((read_verdicts(verdicts)["reason"] == "").mean())
+            verdicts = read_verdicts(made[masked.accepted][k].path)
+            row["in mask"] = made[masked.faithfulness][k].load(TwinFigures).ratio
+            row["accepted"] = float((verdicts["reason"] == "").mean())
         rows.append(row | {"extractor": extractor.name})
     return rows
 

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
-from pathlib import Path
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from defect_pipeline import recognition
-from defect_pipeline.assets.stablesdg.generate import read_generated
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.stablesdg.generate import read_generated, stablesdg_images
 from defect_pipeline.assets.stage import Build, stage
-from defect_pipeline.checkpoints import load_weights, read_tensors, save_weights, write_tensors
+from defect_pipeline.checkpoints import load_weights, save_weights
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.crops import windows
 from defect_pipeline.imaging.dataset import Dataset
@@ -24,14 +23,12 @@ if TYPE_CHECKING:
     from torch import nn
 
 ARMS = ("real", "real and synthetic")
-REPORT = "recognition.json"
-CHECKPOINT_STEPS = 100
 Labelled = tuple[np.ndarray, list[int]]  # images (n, S, S, 3) uint8, and the class of each
 
 
 @stage(
-    parents=("inspection_images", "stablesdg_images"),
-    settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
+    parents=(inspection_images, stablesdg_images),
+    settings=("recognition", "drivers.size"),
     images=Subset(("train",), "defects"),
     group="stablesdg",
     kinds={"torch", "torchvision"},
@@ -39,38 +36,23 @@ Labelled = tuple[np.ndarray, list[int]]  # images (n, S, S, 3) uint8, and the cl
 )
 def recognizer(build: Build) -> None:
     """Classifiers of the defect classes, each trained on real, and on real and synthetic images, for as many steps."""
-    real = labelled(build.dataset(), "train", build.settings.drivers.size)
-    both = with_generated(real, [read_generated(build.parent("stablesdg_images", k).path) for k in build.classes()])
+    real = labelled(build.dataset, "train", build.settings.drivers.size)
+    both = with_generated(real, [read_generated(build.read(stablesdg_images, k)) for k in build.classes])
     curves = {}
     for name in build.settings.recognition.models:
         for arm, data in zip(ARMS, (real, both), strict=True):
-            model = new_classifier(build, name, build.pipeline.seed)
-            curves[f"{name}, {arm}"] = train_recognizer(build, model, f"{name} {arm}", data, seed=build.pipeline.seed)
+            model = recognition.learning.new_classifier(
+                name, len(build.classes), seed=build.seed, device=build.settings.device
+            )
+            curves[f"{name}, {arm}"] = recognition.learning.train_recognizer(
+                model, *data, build.settings.recognition, seed=build.seed,
+                checkpoint=build.workdir / f"{name} {arm}.safetensors", progress=build.progress,
+            )  # fmt: skip
             save_weights(model, build.path / _file(name, arm))
     build.metadata |= {"real images": len(real[1]), "synthetic images": len(both[1]) - len(real[1])}
     build.metadata["steps of each"] = build.settings.recognition.steps
     if all(curves.values()):
         build.picture("loss", curve(curves, "recognizer", "step", "loss"))
-
-
-def train_recognizer(
-    build: Build, model: nn.Module, name: str, data: Labelled, *, seed: int, strong: bool = False
-) -> list[tuple[float, float]]:
-    """Train a classifier in place, with checkpoints; ``name`` tells one training of a build from another. The loss
-    curve since this process began."""
-    settings, file = build.settings.recognition, build.workdir / f"{name}.safetensors"
-    losses: list[tuple[float, float]] = []
-    loop = recognition.classifier.train_classifier(
-        model, *data, steps=settings.steps, seed=seed, batch=settings.batch, learning_rate=settings.learning_rate,
-        strong=strong, resume=read_tensors(file),
-    )  # fmt: skip
-    for state in loop:
-        if state.step % 10 == 0 or state.step == settings.steps:
-            losses.append((state.step, state.loss.item()))
-            build.progress(state.step, settings.steps, loss=losses[-1][1])
-        if state.step % CHECKPOINT_STEPS == 0 or state.step == settings.steps:
-            write_tensors(file, state.state_dict())
-    return losses
 
 
 @dataclass(frozen=True)
@@ -85,8 +67,8 @@ class Recognised:
 
 
 @stage(
-    parents=("inspection_images", "recognizer"),
-    settings=lambda pipeline: (pipeline.settings.recognition, pipeline.settings.drivers.size),
+    parents=(inspection_images, recognizer),
+    settings=("recognition", "drivers.size"),
     images=Subset(("test",), "defects"),
     group="stablesdg",
     kinds={"torch"},
@@ -94,20 +76,22 @@ class Recognised:
 )
 def recognition_report(build: Build) -> None:
     """Accuracy of each classifier with and without synthetic images, on the test split, with what it got wrong."""
-    images, labels = labelled(build.dataset(), "test", build.settings.drivers.size)
-    truth, classes = np.array(labels), build.classes()
+    images, labels = labelled(build.dataset, "test", build.settings.drivers.size)
+    truth, classes = np.array(labels), build.classes
     rows, wrong = [], []
     for name in build.settings.recognition.models:
         for arm in ARMS:
-            model = new_classifier(build, name, build.pipeline.seed)
-            load_weights(model, build.parent("recognizer").path / _file(name, arm))
+            model = recognition.learning.new_classifier(
+                name, len(classes), seed=build.seed, device=build.settings.device
+            )
+            load_weights(model, build.read(recognizer).path / _file(name, arm))
             row, seen = recognised(name, arm, model, images, truth, classes)
             rows.append(row)
             wrong += [
                 (images[i], f"{classes[truth[i]]}: {classes[seen[i]]}") for i in np.flatnonzero(seen != truth)[:8]
             ]
             build.progress(len(rows), len(build.settings.recognition.models) * len(ARMS))
-    (build.path / REPORT).write_text(json.dumps([asdict(row) for row in rows]))
+    build.keep(rows)
     build.metadata["accuracy"] = [
         {"model": row.model, "trained on": row.arm, "accuracy": row.accuracy, **row.recall, "n": row.n} for row in rows
     ]
@@ -116,11 +100,6 @@ def recognition_report(build: Build) -> None:
     build.picture("accuracy", bars(names, values, errors, "accuracy on test images, with standard error"))
     if wrong:
         build.picture("wrong", contact_sheet([image for image, _ in wrong], [text for _, text in wrong], columns=8))
-
-
-def read_recognised(directory: Path) -> list[Recognised]:
-    """What a `recognition_report` artifact says."""
-    return [Recognised(**row) for row in json.loads((directory / REPORT).read_text())]
 
 
 def recognised(
@@ -151,10 +130,6 @@ def with_generated(real: Labelled, generated: Sequence[Sequence[np.ndarray]]) ->
         np.concatenate([real[0], *map(np.stack, generated)]),
         real[1] + [k for k, part in enumerate(generated) for _ in part],
     )
-
-
-def new_classifier(build: Build, name: str, seed: int) -> nn.Module:
-    return recognition.classifier.build_classifier(name, len(build.classes()), seed=seed).to(build.settings.device)
 
 
 def _file(name: str, arm: str) -> str:

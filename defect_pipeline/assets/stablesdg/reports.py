@@ -1,26 +1,21 @@
 """How near a class's generated images are to real ones, and whether they are anything but copies of their sources."""
 
-import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import numpy as np
 
 from defect_pipeline.assets.copying import report_copies
+from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.references import HELD_OUT, extractor_of, remembering
-from defect_pipeline.assets.stablesdg.adapt import OWN_TRAIN, class_windows
-from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.stablesdg.adapt import OWN_TRAIN, train_windows
+from defect_pipeline.assets.stablesdg.generate import Generated, read_generated, stablesdg_images
+from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.evaluation.distances import Comparison, compare
+from defect_pipeline.imaging.crops import class_windows
 from defect_pipeline.imaging.subsets import Subset
 
-REPORT = "report.json"
-
-
-def _seen_by(pipeline: Pipeline) -> tuple:
-    """What whole images and their features depend on."""
-    settings = pipeline.settings
-    return settings.drivers.size, settings.extractor, settings.extractor_weights
+SEEN = ("drivers.size", "extractor", "extractor_weights")  # settings of whole images and their features
 
 
 @dataclass(frozen=True)
@@ -32,15 +27,10 @@ class GeneratedReport:
     train: Comparison
     copies: Comparison
 
-    @classmethod
-    def read(cls, directory: Path) -> "GeneratedReport":
-        found = json.loads((directory / REPORT).read_text())
-        return cls(**{name: Comparison(**part) for name, part in found.items()})
-
 
 @stage(
-    parents=("inspection_images", "stablesdg_images"),
-    settings=_seen_by,
+    parents=(inspection_images, stablesdg_images),
+    settings=SEEN,
     images=Subset(shows="own class", classes="shown"),
     group="stablesdg",
     kinds={"torch"},
@@ -49,18 +39,20 @@ class GeneratedReport:
 )
 def stablesdg_fid_report(build: Build) -> None:
     """KID and FID to held-out and to train images; beside them those of the train images, given back unchanged."""
-    extractor = extractor_of(build)
-    generated = extractor.features(read_generated(build.parent("stablesdg_images").path))
+    extractor, size = extractor_of(build.settings), build.settings.drivers.size
+    generated = extractor.features(read_generated(build.read(stablesdg_images)))
     held_out, train = (
-        remembering(build, extractor).features([crop.image for crop in class_windows(build, splits)])
+        remembering(extractor, build.cache("features")).features(
+            [crop.image for crop in class_windows(build.dataset, build.defect_class, splits, size)]
+        )
         for splits in (HELD_OUT, ("train",))
     )
 
     def to(real: np.ndarray, images: np.ndarray) -> Comparison:
-        return compare(real, images, extractor=extractor.name, seed=build.pipeline.seed)
+        return compare(real, images, extractor=extractor.name, seed=build.seed)
 
     report = GeneratedReport(to(held_out, generated), to(train, generated), to(held_out, train))
-    (build.path / REPORT).write_text(json.dumps(asdict(report)))
+    build.keep(report)
     build.metadata |= {
         "KID": report.held_out.kid, "FID": report.held_out.fid, "KID of copies": report.copies.kid,
         "report": [{"compared": name, **asdict(part)} for name, part in vars(report).items()],
@@ -68,8 +60,8 @@ def stablesdg_fid_report(build: Build) -> None:
 
 
 @stage(
-    parents=("inspection_images", "stablesdg_images"),
-    settings=_seen_by,
+    parents=(inspection_images, stablesdg_images),
+    settings=SEEN,
     images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch"},
@@ -78,6 +70,6 @@ def stablesdg_fid_report(build: Build) -> None:
 )
 def stablesdg_copy_report(build: Build) -> None:
     """How near each generated image is to its nearest train image; nearer than other parts' are to each other is a copy."""
-    crops, generated = class_windows(build, ("train",)), build.parent("stablesdg_images").path
-    names = [Path(row["file"]).name for row in read_rows(generated)]
+    crops, generated = train_windows(build), build.read(stablesdg_images)
+    names = [Path(image.file).name for image in generated.load(Generated).images]
     report_copies(build, names, read_generated(generated), crops, [crop.image for crop in crops])

@@ -6,32 +6,33 @@ one half of the class's train parts gives the sources and the other half judges,
 
 from __future__ import annotations
 
-import json
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
-from defect_pipeline.assets.copying import Originals
+from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.references import extractor_of, remembering
 from defect_pipeline.assets.stablesdg.adapt import (
     OWN_TRAIN,
-    class_windows,
+    PAINTED,
     image_oriented,
     load_adapted,
-    painted_with,
+    lora_weights,
+    token_embedding,
+    train_windows,
 )
-from defect_pipeline.assets.stage import Build, Pipeline, stage
+from defect_pipeline.assets.stage import Build, stage
+from defect_pipeline.evaluation.copying import Originals
 from defect_pipeline.evaluation.distances import kernel_distance
-from defect_pipeline.imaging.crops import Crop
+from defect_pipeline.imaging.crops import Crop, groups_of
 from defect_pipeline.imaging.sheets import contact_sheet, heat_map
 
 if TYPE_CHECKING:
     from defect_pipeline.diffusion.backbone import Backbone
 
-REPORT = "choice.json"
-SHOWN = 6  # images of each candidate
+EACH = 6  # images of a candidate that are shown
 
 
 class Choice(NamedTuple):
@@ -39,11 +40,6 @@ class Choice(NamedTuple):
 
     strength: float
     guidance: float
-
-    @classmethod
-    def read(cls, directory: Path) -> Choice:
-        """What a `strength_and_guidance` artifact holds."""
-        return cls(*json.loads((directory / REPORT).read_text())["chosen"])
 
 
 @dataclass(frozen=True)
@@ -59,19 +55,27 @@ class Tried:
     copies: float  # share of the images that are nearer to a source than real ones of two parts are to each other
 
 
-def _settings(pipeline: Pipeline) -> tuple:
-    settings = pipeline.settings
-    if settings.stablesdg.tuning is None:
-        return settings.stablesdg.strength, settings.stablesdg.guidance, settings.stablesdg.per_class
-    return (
-        settings.stablesdg.tuning, settings.stablesdg.prompt, settings.thresholds.over_classes("copies"),
-        settings.extractor, settings.extractor_weights, *painted_with(pipeline),
-    )  # fmt: skip
+@dataclass(frozen=True)
+class Tuned:
+    """What was chosen, and every candidate of every round, the winner last; none where nothing was tried."""
+
+    chosen: Choice
+    tried: list[Tried]
 
 
 @stage(
-    parents=("inspection_images", "token_embedding", "lora_weights"),
-    settings=_settings,
+    parents=(inspection_images, token_embedding, lora_weights),
+    settings=(
+        "stablesdg.tune",
+        "stablesdg.tuning",
+        "stablesdg.strength",
+        "stablesdg.guidance",
+        "stablesdg.per_class",
+        "thresholds.copies",
+        "extractor",
+        "extractor_weights",
+        *PAINTED,
+    ),
     images=OWN_TRAIN,
     group="stablesdg",
     kinds={"torch", "diffusers"},
@@ -84,30 +88,24 @@ def strength_and_guidance(build: Build) -> None:
     Every round, the better half of the candidates goes on with twice the images, the same noise in all. A candidate
     that copies more than the profile allows stands behind all that do not.
     """
-    crops, tuning = class_windows(build, ("train",)), build.settings.stablesdg.tuning
-    sources, judges = _halves(build, crops)
+    crops, settings = train_windows(build), build.settings.stablesdg
+    sources, judges = _halves(crops, groups_of(build.dataset, crops), build.seed)
     tried: list[Tried] = []
-    if tuning is None or min(len(sources), len(judges)) < 2:
-        chosen = Choice(*build.settings.stablesdg.of(build.defect_class))
-        build.metadata["chosen"] = "the profile's" if tuning is None else "the profile's: too few parts to tune on"
+    if not settings.tune or min(len(sources), len(judges)) < 2:
+        chosen = Choice(*settings.of(build.defect_class))
+        build.metadata["chosen"] = "the profile's: too few parts to tune on" if settings.tune else "the profile's"
     else:
         tried, images = _halving(build, load_adapted(build), sources, judges)
         best = tried[-1]
         chosen = Choice(best.strength, best.guidance)
         _show(build, tried, images)
-    (build.path / REPORT).write_text(json.dumps({"chosen": chosen, "tried": [asdict(one) for one in tried]}))
+    build.keep(Tuned(chosen, tried))
     build.metadata |= chosen._asdict() | ({"tried": [asdict(one) for one in tried]} if tried else {})
 
 
-def read_tried(directory: Path) -> list[Tried]:
-    """Every candidate of every round of a `strength_and_guidance` artifact; the last is the winner."""
-    return [Tried(**one) for one in json.loads((directory / REPORT).read_text())["tried"]]
-
-
-def _halves(build: Build, crops: list[Crop]) -> tuple[list[Crop], list[Crop]]:
-    """The crops of a random half of the parts, and of the other half."""
-    groups = [str(build.dataset().images.at[crop.image_id, "group"]) for crop in crops]
-    order = np.random.default_rng(build.pipeline.seed).permutation(sorted(set(groups))).tolist()
+def _halves(crops: Sequence[Crop], groups: Sequence[str], seed: int) -> tuple[list[Crop], list[Crop]]:
+    """The crops of a random half of the parts ``groups``, and of the other half."""
+    order = np.random.default_rng(seed).permutation(sorted(set(groups))).tolist()
     first = set(order[: (len(order) + 1) // 2])
     return (
         [crop for crop, group in zip(crops, groups, strict=True) if group in first],
@@ -120,10 +118,13 @@ def _halving(
 ) -> tuple[list[Tried], dict[Choice, np.ndarray]]:
     """All that was tried, the winner last, and what each candidate painted."""
     tuning = build.settings.stablesdg.tuning
-    assert tuning is not None
-    extractor, candidates = extractor_of(build), [Choice(s, w) for s in tuning.strengths for w in tuning.guidances]
-    real = remembering(build, extractor).features([crop.image for crop in judges])
-    originals = Originals.of(build, sources, [crop.image for crop in sources])
+    extractor, candidates = (
+        extractor_of(build.settings),
+        [Choice(s, w) for s in tuning.strengths for w in tuning.guidances],
+    )
+    known = remembering(extractor, build.cache("features"))
+    real = known.features([crop.image for crop in judges])
+    originals = Originals.of(extractor, known, [crop.image for crop in sources], groups_of(build.dataset, sources))
     painted: dict[Choice, np.ndarray] = {}
     tried: list[Tried] = []
     number, n = 0, tuning.images
@@ -132,17 +133,17 @@ def _halving(
         of_copies = kernel_distance(real, extractor.features(given))
         ranked: list[Tried] = []
         for place, candidate in enumerate(candidates, start=1):
-            known = painted.get(candidate, np.empty((0, *given[0].shape), np.uint8))
-            names = [f"tuning/{i}" for i in range(len(known), n)]
-            new = image_oriented(build, backbone, given[len(known) :], names, *candidate)
-            painted[candidate] = images = np.concatenate([known, new])
+            before = painted.get(candidate, np.empty((0, *given[0].shape), np.uint8))
+            names = [f"tuning/{i}" for i in range(len(before), n)]
+            new = image_oriented(build, backbone, given[len(before) :], names, *candidate)
+            painted[candidate] = images = np.concatenate([before, new])
             kid, copies = (
                 kernel_distance(real, extractor.features(images)),
                 float(originals.judge(list(images))[1].mean()),
             )
             ranked.append(Tried(*candidate, number, n, kid, of_copies, copies))
             build.progress(place, len(candidates), round=number, kid=kid, copies=copies)
-        allowed = build.settings.thresholds.of(build.defect_class).copies
+        allowed = build.settings.thresholds.limit("copies", build.defect_class)
         ranked.sort(key=lambda one: (max(one.copies - allowed, 0), one.kid), reverse=True)  # the best last
         tried += ranked
         candidates = [Choice(one.strength, one.guidance) for one in ranked[len(ranked) // 2 :]]
@@ -163,7 +164,7 @@ def _show(build: Build, tried: list[Tried], painted: dict[Choice, np.ndarray]) -
     labels = ([f"s = {s:g}" for s in strengths], [f"guidance {w:g}" for w in guidances])
     title = f"{build.defect_class}: KID (of copies {tried[-1].kid_of_copies:.3f})"
     build.picture("strength and guidance", heat_map(values, texts, *labels, title))
-    shown = min(SHOWN, *map(len, painted.values()))
+    shown = min(EACH, *map(len, painted.values()))
     rows = [
         (image, f"s {c.strength:g}, guidance {c.guidance:g}") for c, own in painted.items() for image in own[:shown]
     ]

@@ -1,23 +1,30 @@
 """What the union's images begin as: pictures, and the masks that say where their defects stand."""
 
 import shutil
+from dataclasses import dataclass
 
-from defect_pipeline.assets.masks import BankEntry, read_bank, write_bank
-from defect_pipeline.assets.pool import train_pictures
-from defect_pipeline.assets.stablesdg.adapt import class_windows
-from defect_pipeline.assets.stage import STAGES, Build, chain_settings, materialize, stage, stage_like
-from defect_pipeline.assets.union.places import INSTEAD
+from defect_pipeline.assets.inspection import inspection_images
+from defect_pipeline.assets.masks import BankEntry, mask_bank, read_bank, write_bank
+from defect_pipeline.assets.pool import defect_free_pool, train_pictures
+from defect_pipeline.assets.stablesdg.adapt import train_windows
+from defect_pipeline.assets.stage import Build, stage
 from defect_pipeline.imaging.sheets import save_png
 from defect_pipeline.imaging.subsets import Subset
 
 IMAGES = "images"
-BORROWED = ("defect_free_pool", "mask_bank")  # of the first system
-OWN = "pictures show their defects"
+
+
+@dataclass(frozen=True)
+class Canvassed:
+    """Whether the pictures are a class's own, which show their defects."""
+
+    own: bool
 
 
 @stage(
-    parents=("inspection_images",),
-    settings=lambda pipeline: chain_settings(pipeline, *BORROWED),
+    parents=(inspection_images,),
+    settings=("masks.per_class", "drivers.size"),
+    makes=(defect_free_pool, mask_bank),
     images=Subset(("train",)),
     group="union",
     kinds={"opencv"},
@@ -32,26 +39,22 @@ def union_canvases(build: Build) -> None:
     the train side.
     """
     (build.path / IMAGES).mkdir()
-    own = not train_pictures(build.dataset())
+    own = not train_pictures(build.dataset)
     if not own:
-        pool, borrowed = (
-            materialize(STAGES[name], build.context, build.store, build.pipeline, partition)[0]
-            for name, partition in zip(BORROWED, (None, build.defect_class), strict=True)
-        )
+        first = build.chain()
+        pool, borrowed = first.make_one(defect_free_pool, None), first.make_one(mask_bank, build.defect_class)
         bank, strategy = read_bank(borrowed.path), str(borrowed.metadata["strategy"])
         for path in {entry.background for entry in bank}:
             shutil.copyfile(pool.path / path, build.path / path)
     else:
-        crops, strategy = class_windows(build, ("train",)), "annotated, on their own pictures"
+        crops, strategy = train_windows(build), "annotated, on their own pictures"
         for k, crop in enumerate(crops):
             save_png(build.path / _file(k), crop.image)
         n = build.settings.masks.per_class
         bank = [BankEntry(_file(k % len(crops)), crops[k % len(crops)].masks) for k in range(n)]
     write_bank(build, bank, build.path, strategy)
-    build.metadata[OWN] = own
-
-
-union_drivers = stage_like("topological_drivers", INSTEAD, group="union")
+    build.keep(Canvassed(own))
+    build.metadata["pictures show their defects"] = own
 
 
 def _file(number: int) -> str:

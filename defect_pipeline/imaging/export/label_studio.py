@@ -68,5 +68,5 @@ def _task(number: int, picture: Picture, folder: str) -> dict[str, Any]:
         for k, (category, mask) in enumerate(picture.masks)
     ]  # fmt: skip
     where = f"/data/local-files/?d={quote(f'{folder}/{picture.path}')}"
-    told = {"split": picture.split, "synthetic": picture.synthetic, **picture.origin}
-    return {"data": {IMAGE: where, **told}, "annotations": [{"result": results}]}
+    known = {"split": picture.split, "synthetic": picture.synthetic, **picture.origin}
+    return {"data": {IMAGE: where, **known}, "annotations": [{"result": results}]}

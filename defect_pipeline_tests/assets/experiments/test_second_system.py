@@ -14,14 +14,14 @@ from defect_pipeline.assets.experiments.adaptation import ADAPTED, WAYS
 from defect_pipeline.assets.experiments.comparison import GENERATORS
 from defect_pipeline.assets.experiments.painted import UNCHANGED
 from defect_pipeline.assets.experiments.recognition import ARMS, FEW, MORE, REAL, SYNTHETIC
-from defect_pipeline.assets.stage import STAGES, open_dataset
+from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.baselines import dcgan
 from defect_pipeline.cli import main
-from defect_pipeline.imaging.drivers import class_colours
 from defect_pipeline.imaging.io import read_image
+from defect_pipeline.recognition import learning
 from defect_pipeline.store import Store
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import tiny, write_component
+from defect_pipeline_tests.support import build_of, stage_named, tiny, write_component
 
 CLASSES = ("alpha", "beta")
 SEEDS = (0, 1)
@@ -34,8 +34,11 @@ PROMPTS = ("<unknown>", "a surface with <unknown>")
 def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
     profiles.PROFILES["tables-b"] = replace(
         tiny("tables-b", tiny_backbone),
-        stablesdg=profiles.StableSDG(token_steps=2, steps=2, batch=2, images=IMAGES, solver_steps=2, tuning=None),
-        baselines=profiles.Baselines(
+        stablesdg=replace(
+            profiles.EMBEDDED.stablesdg, tune=False, token_steps=2, steps=2, batch=2, images=IMAGES, solver_steps=2
+        ),
+        baselines=replace(
+            profiles.EMBEDDED.baselines,
             gan_size=32,
             gan_width=4,
             gan_steps=3,
@@ -60,7 +63,7 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
         patch.setattr(recognition, "FEW_CELLS", few)
         patch.setattr(recognition, "MORE_CELLS", more)
         for name, own in (("table_vi", few), ("figure_9", more)):
-            patch.setitem(STAGES, f"{name}_cell", replace(STAGES[f"{name}_cell"], cells=tuple(own)))
+            patch.setitem(stage_named(f"{name}_cell").__dict__, "cells", tuple(own))
         assert main(["tables", *arguments, "--system", "stablesdg", "--to", str(base / "out")]) == 0
         yield Workplace.at(base / "store"), base / "out"
     del profiles.PROFILES["tables-b"]
@@ -103,22 +106,21 @@ def test_generators_are_compared_class_by_class_on_as_many_images(finished: tupl
 
 def test_what_was_trained_before_a_kill_is_not_trained_again(finished: tuple[Workplace, Path], tmp_path: Path):
     """It paints the same, and its minutes are not forgotten."""
-    build = _build(finished[0])
-    build.workdir = tmp_path
-    crops = adaptation.class_windows(build, ("train",))
+    build = build_of(finished[0], "table_v_cell", "alpha", tmp_path)
+    crops = adaptation.train_windows(build)
     for generate in (comparison._dcgan, comparison._ddim, comparison._dreambooth):
         first, again = generate(build, crops), generate(build, crops)
         assert np.array_equal(first.images, again.images) and first.minutes == again.minutes > 0
     assert first.images[0].shape == crops[0].image.shape and len(first.images) == IMAGES
 
 
-def test_what_learned_is_what_the_row_says(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
+def test_what_learned_is_what_the_row_says(finished: tuple[Workplace, Path], tmp_path: Path):
     """The token alone leaves both networks as they are; all parameters move them, adapters do so in attention alone."""
-    place, _ = finished
-    untouched = adaptation.load_untouched(_build(place)).unet.state_dict()
+    build = build_of(finished[0], "table_ii_cell", "alpha", tmp_path)
+    untouched = adaptation.load_untouched(build.settings).unet.state_dict()
     changed = {}
     for learned, adapted in ADAPTED.items():
-        backbone, prompt = adapted(_build(place))
+        backbone, prompt = adapted(build, adaptation.train_windows(build))
         now = backbone.unet.state_dict()
         changed[learned] = {
             name.replace(".base_layer", "")
@@ -165,7 +167,7 @@ def test_gains_are_paired_by_seed(finished: tuple[Workplace, Path]):
 
 
 def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(recognition, "train_recognizer", None)  # would raise if it were called
+    monkeypatch.setattr(learning, "train_recognizer", None)  # would raise if it were called
     monkeypatch.setattr(painted, "image_oriented", None)
     monkeypatch.setattr(dcgan, "train_dcgan", None)
     assert main(["tables", "--store", str(finished[0].store_root)]) == 0
@@ -173,17 +175,3 @@ def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypa
 
 def _cells(place: Workplace, table: str) -> pd.DataFrame:
     return pd.read_csv(place.store.current(table).path / "cells.csv")
-
-
-def _build(place: Workplace):
-    from types import SimpleNamespace
-
-    profile = profiles.PROFILES["tables-b"]
-    work = place.store.cache("test")
-    work.mkdir(parents=True, exist_ok=True)
-    return SimpleNamespace(
-        settings=profile, pipeline=place.pipeline, defect_class="alpha", workdir=work,
-        dataset=lambda: open_dataset(place.store.current("inspection_images")), classes=lambda: CLASSES,
-        colours=lambda: class_colours(CLASSES),
-        parent=lambda name: place.store.current(name, "alpha"), progress=lambda *a, **k: None,
-    )  # fmt: skip

@@ -14,12 +14,14 @@ from defect_pipeline.assets.experiments import downstream, generators
 from defect_pipeline.assets.experiments.downstream import ARMS, CELLS, STRONG
 from defect_pipeline.assets.experiments.generators import SEED_CELLS
 from defect_pipeline.assets.order import ORDERS
-from defect_pipeline.assets.stage import STAGES, open_dataset
+from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.cli import main
+from defect_pipeline.recognition import learning
 from defect_pipeline.recognition.segmentor import Prediction
 from defect_pipeline.store import Store
+from defect_pipeline.systems import sadf
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import tiny, write_component
+from defect_pipeline_tests.support import stage_named, tiny, write_component
 
 SOME_ARMS = ("real", STRONG, "copy-paste, then real", "synthetic", "synthetic, then real", "synthetic mixed with real")
 SOME_SEEDS = (0, 1)
@@ -40,7 +42,7 @@ def finished(tiny_backbone: Path, tmp_path_factory: pytest.TempPathFactory):
             patch.setattr(downstream, name, value)
         patch.setattr(generators, "SEED_CELLS", seeds)
         for table, own in (("table_1", cells), ("table_2", cells), ("table_3", seeds), ("table_4", seeds)):
-            patch.setitem(STAGES, f"{table}_cell", replace(STAGES[f"{table}_cell"], cells=tuple(own)))
+            patch.setitem(stage_named(f"{table}_cell").__dict__, "cells", tuple(own))
         assert main(["tables", *arguments, "--to", str(base / "out")]) == 0
         yield Workplace.at(base / "store"), base / "out"
     del profiles.PROFILES["tables"]
@@ -74,14 +76,10 @@ def test_half_of_a_mixed_source_is_real(monkeypatch: pytest.MonkeyPatch):
     def images(value: int, n: int):
         return [np.full((4, 4, 3), value + i, np.uint8) for i in range(n)], [[] for _ in range(n)]
 
-    current = SimpleNamespace(current=lambda name: SimpleNamespace(path=None))
-    chain = SimpleNamespace(
-        dataset=SimpleNamespace(categories=()), store=current,
-        pipeline=SimpleNamespace(settings=SimpleNamespace(drivers=SimpleNamespace(size=4))),
-    )  # fmt: skip
+    chain = SimpleNamespace(dataset=SimpleNamespace(categories=()), read=lambda one: SimpleNamespace(path=None))
     monkeypatch.setattr(downstream, "training_windows", lambda dataset, size: (images(0, 2), images(100, 1)))
     monkeypatch.setattr(downstream, "read_coco", lambda *_: images(200, 8))
-    mixed, _ = downstream._sources({"real", "mixed"}, chain)["mixed"]
+    mixed, _ = downstream._sources({"real", "mixed"}, chain, sadf.masked, 4)["mixed"]
     values = [int(image[0, 0, 0]) for image in mixed]
     assert values[:9] == [*range(200, 208), 100] and sorted(values[9:]) == [0, 0, 0, 1, 1, 1, 100, 100, 100]
 
@@ -124,7 +122,7 @@ def test_the_order_of_learning_is_compared_seed_by_seed(finished: tuple[Workplac
 
 
 def test_a_second_call_trains_nothing(finished: tuple[Workplace, Path], monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(downstream, "train_stages", None)  # would raise if it were called
+    monkeypatch.setattr(learning, "train_stages", None)  # would raise if it were called
     assert main(["tables", "--store", str(finished[0].store_root), "--only", "2"]) == 0
 
 

@@ -3,7 +3,6 @@
 import shutil
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,32 +10,35 @@ import torch
 from safetensors.torch import load_file
 
 from defect_pipeline import profiles
-from defect_pipeline.assets.copying import read_copies
+from defect_pipeline.assets.copying import Copying
 from defect_pipeline.assets.stablesdg import tune
-from defect_pipeline.assets.stablesdg.adapt import EMBEDDING, LINEAR, class_windows, load_adapted
-from defect_pipeline.assets.stablesdg.generate import read_generated, read_rows
-from defect_pipeline.assets.stablesdg.recognise import ARMS, read_recognised
+from defect_pipeline.assets.stablesdg.adapt import load_adapted
+from defect_pipeline.assets.stablesdg.generate import Generated, read_generated
+from defect_pipeline.assets.stablesdg.recognise import ARMS, Recognised
 from defect_pipeline.assets.stablesdg.reports import GeneratedReport
-from defect_pipeline.assets.stablesdg.tune import Choice, read_tried
-from defect_pipeline.assets.stage import STAGES, materialize, open_dataset
+from defect_pipeline.assets.stablesdg.tune import Choice, Tuned
+from defect_pipeline.assets.stage import open_dataset
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
-from defect_pipeline.diffusion.backbone import load_backbone, load_pipeline
+from defect_pipeline.diffusion.backbone import LINEAR, load_backbone, load_pipeline
 from defect_pipeline.diffusion.token import TOKEN
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.evaluation.copying import Thresholds
-from defect_pipeline.imaging.crops import windows
+from defect_pipeline.generator.loading import EMBEDDING
+from defect_pipeline.imaging.crops import class_windows, groups_of, windows
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import SIZE, copy_of, tiny, write_component
+from defect_pipeline_tests.support import SIZE, build_of, copy_of, stage_named, tiny, write_component
 
 CLASSES = ("alpha", "beta")
-SETTINGS = profiles.StableSDG(
+SETTINGS = replace(
+    profiles.EMBEDDED.stablesdg,
+    tune=False,
     token_steps=2,
     steps=2,
     batch=2,
     images=7,
     solver_steps=2,
-    tuning=None,
+    guidance=2.0,
     per_class={"alpha": (0.01, 1.0), "beta": (1.0, 3.0)},
 )
 
@@ -59,9 +61,9 @@ def test_images_come_from_train_images_alone(finished: Workplace):
     images = open_dataset(finished.store.current("inspection_images")).images
     for k in CLASSES:
         made = finished.store.current("stablesdg_images", k)
-        rows = read_rows(made.path)
-        assert len(rows) == SETTINGS.images and len(read_generated(made.path)) == SETTINGS.images
-        sources = images.set_index("path").loc[sorted({row["source"] for row in rows})]
+        rows = made.load(Generated).images
+        assert len(rows) == SETTINGS.images and len(read_generated(made)) == SETTINGS.images
+        sources = images.set_index("path").loc[sorted({row.source for row in rows})]
         assert (sources["split"] == "train").all() and (sources["defect_class"] == k).all()
         assert (made.metadata["strength"], made.metadata["guidance"]) == SETTINGS.of(k)
 
@@ -77,18 +79,18 @@ def test_train_images_given_back_are_found_to_be_copies(
     given = [windows(dataset, i, SIZE)[0].image for i in train]
     given[0] = np.ascontiguousarray(given[0][:, ::-1])
     given = (given * SETTINGS.images)[: SETTINGS.images]
-    monkeypatch.setattr("defect_pipeline.assets.stablesdg.reports.read_generated", lambda directory: given)
+    monkeypatch.setattr("defect_pipeline.assets.stablesdg.reports.read_generated", lambda artifact: given)
     strict = replace(profiles.PROFILES["tiny-b"], thresholds=profiles.Thresholds(kid=1e9, fid=1e9, copies=0.05))
     monkeypatch.setitem(profiles.PROFILES, "tiny-b", strict)
-    assert main(["run", "--store", str(store)]) == 1
-    assert read_copies(Workplace.at(store).store.current("stablesdg_copy_report", "alpha").path)[1].copies == 1
+    assert main(["run", "--store", str(store), "--profile", "tiny-b"]) == 1
+    assert Workplace.at(store).store.current("stablesdg_copy_report", "alpha").load(Copying).copies == 1
     capsys.readouterr()
     assert main(["check", "--store", str(store)]) == 1
     assert "generated_no_copies" in capsys.readouterr().out
 
 
 def test_copies_are_compared_beside_the_generated(finished: Workplace):
-    reports = {k: GeneratedReport.read(finished.store.current("stablesdg_fid_report", k).path) for k in CLASSES}
+    reports = {k: finished.store.current("stablesdg_fid_report", k).load(GeneratedReport) for k in CLASSES}
     for report in reports.values():
         assert report.held_out.n_synthetic == SETTINGS.images
         assert report.copies.n_synthetic == report.train.n_real  # the train images themselves
@@ -104,7 +106,7 @@ def test_token_and_adapters_load_in_plain_diffusers(finished: Workplace, tiny_ba
 
 
 def test_every_classifier_is_measured_with_and_without_synthetic_images(finished: Workplace):
-    rows = read_recognised(finished.store.current("recognition_report").path)
+    rows = finished.store.current("recognition_report").load(list[Recognised])
     assert [(row.model, row.arm) for row in rows] == [("squeezenet", arm) for arm in ARMS]
     images = open_dataset(finished.store.current("inspection_images")).images
     test = (images["split"] == "test") & (images["defect_class"] != "")
@@ -137,7 +139,7 @@ def test_other_strength_paints_anew_without_learning_anew(finished: Workplace, m
     changed = replace(SETTINGS, per_class={"alpha": (0.5, 1.0), "beta": (1.0, 3.0)})
     monkeypatch.setitem(profiles.PROFILES, "tiny-b", replace(profile, stablesdg=changed))
     before = {name: finished.store.current(name, "alpha").digest for name in ("lora_weights", "stablesdg_images")}
-    assert main(["run", "--store", str(finished.store_root)]) == 0
+    assert main(["run", "--store", str(finished.store_root), "--profile", "tiny-b"]) == 0
     after = {name: finished.store.current(name, "alpha").digest for name in before}
     assert before["lora_weights"] == after["lora_weights"] and before["stablesdg_images"] != after["stablesdg_images"]
 
@@ -153,23 +155,23 @@ def test_tuning_halves_the_candidates_and_shuns_copies(finished: Workplace, monk
     tuning = profiles.Tuning(strengths=(0.1, 0.8, 1.0), guidances=(1.0, 2.0), images=3)
     tuned = replace(
         profiles.PROFILES["tiny-b"],
-        stablesdg=replace(SETTINGS, tuning=tuning), thresholds=profiles.Thresholds(kid=1e9, fid=1e9, copies=0.5),
+        stablesdg=replace(SETTINGS, tune=True, tuning=tuning), thresholds=profiles.Thresholds(kid=1e9, fid=1e9, copies=0.5),
     )  # fmt: skip
-    monkeypatch.setitem(profiles.PROFILES, "tiny-b", tuned)
     # the component's parts are all alike, so that one of another part is as near as a copy: tell them apart by hand
     limits = Thresholds(feature=1e-3, hash=0)
-    monkeypatch.setattr("defect_pipeline.assets.copying.calibrate", lambda references, groups: (limits, None))
-    made, _ = materialize(STAGES["strength_and_guidance"], None, finished.store, finished.pipeline, "alpha")
-    tried = read_tried(made.path)
+    monkeypatch.setattr("defect_pipeline.evaluation.copying.calibrate", lambda references, groups: (limits, None))
+    place = replace(finished, settings=tuned)
+    made, _ = stage_named("strength_and_guidance").materialize(place.store, place.pipeline, "alpha")
+    tried = made.load(Tuned).tried
     assert [(one.round, one.n) for one in tried] == [(0, 3)] * 6 + [(1, 6)] * 3 + [(2, 12)] * 2
     assert {one.copies for one in tried if one.strength == 0.1} == {1.0}
     first = tried[:6]
     assert {one.strength for one in first[:2]} == {0.1}  # last in rank, whatever their KID
     assert first[0].kid == first[0].kid_of_copies
     assert [one.kid for one in first[2:]] == sorted((one.kid for one in first[2:]), reverse=True)
-    assert Choice.read(made.path) == Choice(tried[-1].strength, tried[-1].guidance)
+    assert made.load(Tuned).chosen == Choice(tried[-1].strength, tried[-1].guidance)
     assert {picture.stem for picture in (made.path / "pictures").iterdir()} == {"strength and guidance", "candidates"}
-    images, _ = materialize(STAGES["stablesdg_images"], None, finished.store, finished.pipeline, "alpha")
+    images, _ = stage_named("stablesdg_images").materialize(place.store, place.pipeline, "alpha")
     assert images.metadata["strength"] == tried[-1].strength
 
 
@@ -181,26 +183,21 @@ def test_tuning_needs_something_to_choose_from(tuning: dict):
 
 def test_sources_and_judges_of_the_tuning_share_no_part_and_are_of_the_train_side(finished: Workplace):
     dataset = open_dataset(finished.store.current("inspection_images"))
-    build = SimpleNamespace(
-        dataset=lambda: dataset, defect_class="alpha", settings=profiles.PROFILES["tiny-b"], pipeline=finished.pipeline
-    )
+    crops = class_windows(dataset, "alpha", ("train",), profiles.PROFILES["tiny-b"].drivers.size)
     sources, judges = (
         dataset.images.loc[[crop.image_id for crop in side]]
-        for side in tune._halves(build, class_windows(build, ("train",)))
+        for side in tune._halves(crops, groups_of(dataset, crops), finished.pipeline.seed)
     )
     assert set(sources["split"]) | set(judges["split"]) == {"train"}
     assert not set(sources["group"]) & set(judges["group"]) and len(sources) and len(judges)
 
 
-def test_the_embedded_backbones_linear_part_is_fitted_to_the_class(
-    finished: Workplace, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-):
+def test_the_embedded_backbones_linear_part_is_fitted_to_the_class(finished: Workplace, tmp_path: Path):
     embedded = replace(profiles.PROFILES["tiny-b"], backbone=str(profiles.EMBEDDED_BACKBONE))
-    monkeypatch.setitem(profiles.PROFILES, "tiny-b", embedded)
-    place = copy_of(finished, tmp_path)
+    place = replace(copy_of(finished, tmp_path), settings=embedded)
     for name in ("token_embedding", "lora_weights"):
-        materialize(STAGES[name], None, place.store, place.pipeline, "alpha")
-    build = SimpleNamespace(settings=embedded, parent=lambda name: place.store.current(name, "alpha"))
+        stage_named(name).materialize(place.store, place.pipeline, "alpha")
+    build = build_of(place, "stablesdg_images", "alpha", tmp_path)
     adapted, untouched = load_adapted(build).unet.linear, load_backbone(profiles.EMBEDDED_BACKBONE).unet.linear
     kept = load_file(place.store.current("lora_weights", "alpha").path / LINEAR)
     assert torch.equal(adapted.moments, kept["moments"]) and not torch.allclose(untouched.moments, kept["moments"])

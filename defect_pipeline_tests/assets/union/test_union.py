@@ -5,7 +5,6 @@ import shutil
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
-from types import SimpleNamespace
 
 import numpy as np
 import pandas as pd
@@ -18,22 +17,22 @@ from defect_pipeline.assets.coco import UNFILTERED, read_coco
 from defect_pipeline.assets.experiments import union as comparison
 from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.stablesdg.adapt import load_adapted
-from defect_pipeline.assets.stablesdg.tune import Choice
-from defect_pipeline.assets.stage import STAGES, Build, materialize, open_dataset
-from defect_pipeline.assets.synthesis import driver_of, image_seed, painted_files, read_canvases, strengths
-from defect_pipeline.assets.union import generate, learn
-from defect_pipeline.assets.union.canvases import OWN
-from defect_pipeline.assets.union.places import INSTEAD
+from defect_pipeline.assets.stage import Build, in_order, open_dataset
+from defect_pipeline.assets.synthesis import driver_of, painted_files, read_canvases
+from defect_pipeline.assets.union import learn
+from defect_pipeline.assets.union.canvases import Canvassed
 from defect_pipeline.automation.instance import open_instance
 from defect_pipeline.cli import main
 from defect_pipeline.diffusion import sampling, training
 from defect_pipeline.diffusion.backbone import load_backbone
+from defect_pipeline.generator.canvases import image_seed, strengths
+from defect_pipeline.generator.painting import sample_on_sources
 from defect_pipeline.imaging.coco import coco_problems
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import decode
-from defect_pipeline.store import Artifact
+from defect_pipeline.systems import union
 from defect_pipeline.workplace import Workplace
-from defect_pipeline_tests.support import copy_of, tiny, write_component
+from defect_pipeline_tests.support import build_of, copy_of, stage_named, tiny, write_component
 
 CLASSES = ("alpha", "beta")
 STEPS = 12  # of the hypernetwork: a checkpoint and a rest
@@ -43,9 +42,18 @@ STEPS = 12  # of the hypernetwork: a checkpoint and a rest
 def profile(tiny_backbone: Path) -> Iterator[profiles.Profile]:
     own = replace(
         tiny("tiny-union", tiny_backbone),
-        hypernetwork=profiles.Hypernetwork(init="zero", steps=STEPS, batch=2, window=32),
-        stablesdg=profiles.StableSDG(
-            token_steps=2, steps=2, batch=2, images=3, solver_steps=2, tuning=None, strength=0.5, guidance=1.0
+        hypernetwork=replace(profiles.EMBEDDED.hypernetwork, init="zero", steps=STEPS, batch=2, window=32),
+        stablesdg=replace(
+            profiles.EMBEDDED.stablesdg,
+            tune=False,
+            token_steps=2,
+            steps=2,
+            batch=2,
+            images=3,
+            solver_steps=2,
+            per_class={},
+            strength=0.5,
+            guidance=1.0,
         ),
         recognition=profiles.Recognition(models=("squeezenet",), steps=2, batch=4),
     )
@@ -74,8 +82,8 @@ def without_defect_free(
     place = Workplace.at(base / "store", data=str(base / "data"), profile="tiny-union", system="union")
     place.open()
     assert main(["manifest", "--store", str(place.store_root)]) == 0
-    for name in (*generate.PAINTED_FROM[1:], "union_images", "union_faithfulness_report"):
-        materialize(STAGES[name], None, place.store, place.pipeline, "alpha")
+    for one in in_order([union.images, union.faithfulness], whole=True)[1:]:
+        one.materialize(place.store, place.pipeline, "alpha")
     return place
 
 
@@ -100,7 +108,7 @@ def test_both_systems_paint_the_same_masks_on_the_same_pictures(finished: Workpl
     pool = finished.store.current("defect_free_pool").path
     for k in CLASSES:
         own, first = finished.store.current("union_canvases", k), finished.store.current("mask_bank", k)
-        assert not own.metadata[OWN]
+        assert not own.load(Canvassed).own
         for mine, theirs in zip(read_bank(own.path), read_bank(first.path), strict=True):
             assert np.array_equal(mine.mask(), theirs.mask())
             assert np.array_equal(read_image(own.path / mine.background), read_image(pool / theirs.background))
@@ -128,12 +136,12 @@ def test_the_adapted_backbone_stays_as_it_is_while_the_hypernetwork_learns(
 
     monkeypatch.setattr(learn, "load_adapted", kept)
     place = copy_of(finished, tmp_path, without="union_weights")
-    made, _ = materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
-    (backbone, before), build = loaded[0], _build(place)
+    made, _ = stage_named("union_weights").materialize(place.store, place.pipeline, "alpha")
+    (backbone, before), settings = loaded[0], place.settings
     assert all(torch.equal(value, before[name]) for name, value in _weights(backbone).items())
     assert not any("lora" in name for name in before)  # adapters are part of the weights, and the copy is of these
     untouched = load_backbone(Path(place.pipeline.settings.backbone)).unet.state_dict()
-    begun = backbone.new_hypernetwork(build.settings.hypernetwork.init, place.pipeline.seed).state_dict()
+    begun = backbone.new_hypernetwork(settings.hypernetwork.init, place.seed).state_dict()
     adapted = [n for n, v in untouched.items() if not torch.equal(v, before[f"unet.{n}"])]
     shared = [n for n in adapted if n in begun]
     assert shared and all(".attn" in n for n in adapted)
@@ -158,8 +166,8 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
     monkeypatch.setattr(training, "training_loop", watched)
     place = copy_of(finished, tmp_path, without="union_weights")
     with pytest.raises(KeyboardInterrupt):
-        materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
-    made, _ = materialize(STAGES["union_weights"], None, place.store, place.pipeline, "alpha")
+        stage_named("union_weights").materialize(place.store, place.pipeline, "alpha")
+    made, _ = stage_named("union_weights").materialize(place.store, place.pipeline, "alpha")
     assert steps == [*range(1, 12), 11, 12]
     learned, uninterrupted = (
         load_file(artifact.path / "controlnet" / "diffusion_pytorch_model.safetensors")
@@ -170,23 +178,27 @@ def test_a_training_that_was_stopped_ends_as_if_it_had_not_been(
 
 @pytest.mark.parametrize("own", [False, True])
 def test_without_strength_the_source_comes_back(
-    finished: Workplace, without_defect_free: Workplace, own: bool, monkeypatch: pytest.MonkeyPatch
+    finished: Workplace, without_defect_free: Workplace, own: bool, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ):
     """s = 0 everywhere on a picture with its own defects; on a defect-free one everywhere but under and near the masks."""
-    build = _build(without_defect_free if own else finished)
+    build = build_of(without_defect_free if own else finished, "union_images", "alpha", tmp_path)
     backbone, painted = load_adapted(build), []
     sample = sampling.sample_images
     monkeypatch.setattr(
         sampling, "sample_images", lambda *a, **named: painted.append(sample(*a, **named)) or painted[-1]
     )
-    hypernetwork = backbone.load_hypernetwork(build.parent("union_weights").path / "controlnet")
-    canvases = read_canvases(build, "alpha")
+    hypernetwork = backbone.load_hypernetwork(build.read(union.weights).path / "controlnet")
+    canvases = read_canvases(build, union.canvases, union.canvases, union.drivers, "alpha")
     seeds = [image_seed(0, "alpha", str(n)) for n in range(len(canvases.masks))]
     sources = backbone.encode_pixels(canvases.backgrounds)
     for strength in (0.0, 0.9):
-        generate._sampled(build, backbone, hypernetwork, Choice(strength, 1.0), own, canvases, seeds, True)
+        sample_on_sources(
+            backbone, hypernetwork, canvases, seeds, True, synthesis=build.settings.synthesis,
+            prompt=build.settings.stablesdg.prompt, strength=strength, guidance=1.0,
+            steps=build.settings.stablesdg.solver_steps, own=own,
+        )  # fmt: skip
     kept, changed = ((latents == sources).all(dim=1) for latents in painted)
-    far = strengths(build, backbone, canvases, 0.0) == 0  # from every mask
+    far = strengths(backbone, canvases.masks, 0.0, build.settings.synthesis.fade) == 0  # from every mask
     assert far.any() and (kept.all() if own else torch.equal(kept, far))
     assert not changed[far].any()
 
@@ -194,7 +206,7 @@ def test_without_strength_the_source_comes_back(
 def test_data_without_defect_free_pictures_gives_its_own_with_their_masks(without_defect_free: Workplace):
     store = without_defect_free.store
     made, images = store.current("union_canvases", "alpha"), open_dataset(store.current("inspection_images")).images
-    assert made.metadata[OWN] and not store.partitions("mask_bank")
+    assert made.load(Canvassed).own and not store.partitions("mask_bank")
     train = images[(images["split"] == "train") & (images["defect_class"] == "alpha")]
     assert 0 < len(list((made.path / "images").iterdir())) <= len(train)
     painted = store.current("union_images", "alpha").path
@@ -227,14 +239,3 @@ def test_the_union_is_compared_with_both_systems(
 def _weights(backbone) -> dict[str, torch.Tensor]:
     networks = {"unet": backbone.unet, "text_encoder": backbone.text_encoder}
     return {f"{k}.{name}": value for k, network in networks.items() for name, value in network.state_dict().items()}
-
-
-def _build(place: Workplace) -> SimpleNamespace:
-    """As much of a build of class alpha as painting asks for."""
-
-    def parent(name: str, partition: str | None = None) -> Artifact:
-        return place.store.current(INSTEAD.get(name, name), "alpha")
-
-    return SimpleNamespace(
-        settings=place.pipeline.settings, pipeline=place.pipeline, defect_class="alpha", parent=parent
-    )
