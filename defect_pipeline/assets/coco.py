@@ -14,6 +14,7 @@ from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.assets.synthesis import IMAGES
 from defect_pipeline.errors import PipelineError
 from defect_pipeline.files import content_digest
+from defect_pipeline.imaging.coco import Annotated
 from defect_pipeline.imaging.crops import defect_crops
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours
@@ -23,7 +24,6 @@ from defect_pipeline.imaging.sheets import contact_sheet, overlay
 from defect_pipeline.imaging.subsets import Subset
 
 FILTERED, UNFILTERED = "annotations.json", "annotations_unfiltered.json"
-Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
 
 
 def sadf_coco(images: Stage, accepted: Stage, fid: Stage, *, name: str, group: str) -> Stage:

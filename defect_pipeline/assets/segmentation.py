@@ -11,11 +11,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from defect_pipeline import recognition
-from defect_pipeline.assets.coco import Annotated, read_coco
+from defect_pipeline.assets.coco import read_coco
 from defect_pipeline.assets.inspection import inspection_images
 from defect_pipeline.assets.stage import Build, Stage, stage
 from defect_pipeline.checkpoints import load_weights, save_weights
 from defect_pipeline.evaluation.segmentation import SegmentationFigures, segmentation_figures
+from defect_pipeline.imaging.coco import Annotated
 from defect_pipeline.imaging.crops import Crop, whole, windows
 from defect_pipeline.imaging.dataset import Dataset
 from defect_pipeline.imaging.drivers import class_colours

@@ -14,6 +14,8 @@ from defect_pipeline.errors import PipelineError
 from defect_pipeline.imaging.io import read_image
 from defect_pipeline.imaging.masks import bbox, encode
 
+Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
+
 
 def coco_dict(
     images: Sequence[Mapping[str, Any]],

@@ -8,12 +8,12 @@ import numpy as np
 from torch import Tensor, nn
 
 from defect_pipeline.checkpoints import with_prefix, without_prefix
+from defect_pipeline.imaging.coco import Annotated
 from defect_pipeline.profiles import Recognition, Segmentor
 from defect_pipeline.recognition import classifier, segmentor
 from defect_pipeline.resumable import Curve, Progress, run_training, silent
 
 CHECKPOINT_STEPS = 50
-Annotated = tuple[list[np.ndarray], list[list[tuple[int, np.ndarray]]]]  # images, and the instances of each
 Judge = Callable[[nn.Module], float]  # what a segmentor is worth
 Left = Mapping[str, Tensor] | None  # where a training was left
 

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from defect_pipeline import recognition
-from defect_pipeline.assets.coco import UNFILTERED, Annotated, read_coco
+from defect_pipeline.assets.coco import UNFILTERED, read_coco
 from defect_pipeline.assets.drivers import read_training
 from defect_pipeline.assets.experiments.rows import keep_table, table_stage
 from defect_pipeline.assets.experiments.shares import SEEDS, chain_of, train_groups
@@ -27,6 +27,7 @@ from defect_pipeline.assets.masks import read_bank
 from defect_pipeline.assets.segmentation import annotated, joined, judged_on, training_windows, validation_images
 from defect_pipeline.assets.stage import Build, Chain, Stage, stage
 from defect_pipeline.evaluation.segmentation import group_resamples, resampled_map, segmentation_figures
+from defect_pipeline.imaging.coco import Annotated
 from defect_pipeline.imaging.copy_paste import copy_pasted
 from defect_pipeline.imaging.crops import groups_of, whole
 from defect_pipeline.imaging.io import read_image
